@@ -1,0 +1,87 @@
+"""Write a Core ML package (.mlpackage, ML Program, iOS 17), on any system: only running it needs a Mac or a phone.
+
+A float model computes in float32. A quantized one computes its int8 activations and weights with float16 in between:
+the Neural Engine takes nothing wider. Inputs and outputs are float32 either way.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import shutil
+import uuid
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.export import ExportedProgram
+
+from compress.export.program import float_compute_ops, output_names, user_inputs, without_unused
+
+SUFFIX = ".mlpackage"
+_NAMESPACE = uuid.UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")  # RFC 4122's URL namespace
+
+
+def write(program: ExportedProgram, scheme: str, path: Path) -> dict[str, Any]:
+    """Writes the package and returns the Artifact fields that Core ML knows."""
+    model = _convert(program, scheme)
+    model.save(str(path))
+    _tidy(path)
+    spec = model.get_spec().description
+    inputs = user_inputs(program)
+    return {
+        "input_names": tuple(entry.name for entry in spec.input),
+        "output_names": tuple(entry.name for entry in spec.output),
+        "input_shapes": tuple(shape for _, shape in inputs),
+        "delegate": "Core ML: the device picks the Neural Engine, the GPU or the CPU",
+        "float_ops": float_compute_ops(program) if scheme == "w8a8" else (),
+        "tool_versions": {name: importlib.metadata.version(name) for name in ("torch", "coremltools")},
+        "notes": ("between int8 values it computes in float16",) if scheme == "w8a8" else (),
+    }
+
+
+def _convert(program: ExportedProgram, scheme: str) -> Any:
+    """The converted model, not loaded: loading compiles it, which only a Mac can."""
+    logging.getLogger("coremltools").setLevel(logging.ERROR)
+    import coremltools as ct
+
+    logging.getLogger("coremltools").setLevel(logging.ERROR)  # the import resets it
+    precision = ct.precision.FLOAT16 if scheme == "w8a8" else ct.precision.FLOAT32
+    return ct.convert(
+        without_unused(program).run_decompositions({}), convert_to="mlprogram", compute_precision=precision,
+        minimum_deployment_target=ct.target.iOS17, skip_model_load=True,
+        outputs=[ct.TensorType(name=name, dtype=np.float32) for name in output_names(program)],
+    )  # fmt: skip
+
+
+def _tidy(package: Path) -> None:
+    """Makes the package the same bytes on every conversion: no debug file, and names derived from contents."""
+    manifest_path = package / "Manifest.json"
+    manifest = json.loads(manifest_path.read_text())
+    entries: dict[str, Any] = {}
+    renamed: dict[str, str] = {}
+    for key, entry in manifest.get("itemInfoEntries", {}).items():
+        item = package / "Data" / entry["path"]
+        if "debug" in entry["path"]:
+            shutil.rmtree(item, ignore_errors=True)
+            item.unlink(missing_ok=True)
+            continue
+        renamed[key] = str(uuid.uuid5(_NAMESPACE, entry["path"])).upper()
+        entries[renamed[key]] = entry
+    manifest["itemInfoEntries"] = dict(sorted(entries.items()))
+    root = manifest.get("rootModelIdentifier")
+    manifest["rootModelIdentifier"] = renamed.get(root, root)
+    manifest_path.write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+    for stray in package.glob("*debug*.json"):
+        stray.unlink()
+
+
+def op_counts_of(spec: Any) -> Counter[str]:
+    """How often each MIL op stands in a Core ML specification."""
+    counts: Counter[str] = Counter()
+    for function in spec.mlProgram.functions.values():
+        for block in function.block_specializations.values():
+            counts.update(operation.type for operation in block.operations)
+    return counts

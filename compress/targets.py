@@ -1,0 +1,137 @@
+"""Load and list device descriptions: what a device allows (its units, runtimes, schemes). Knows no device by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from compress.errors import RecipeError, UnknownName
+from compress.resources import data_folder
+from compress.types import Scheme
+
+_FROZEN = ConfigDict(frozen=True, extra="forbid")
+_SUFFIXES = (".yaml", ".yml")
+
+
+class Calibration(BaseModel):
+    """Which published rows a unit's profile was fitted to: read by the fit, never at run time.
+
+    `rows` are, per scheme, the values that columns of `table` must have; `graphs` is the source of the op table.
+    `bytes_per_value` is what one activation or weight occupies while it runs (2 on a GPU that computes in fp16).
+    """
+
+    model_config = _FROZEN
+
+    table: str
+    graphs: str
+    runtime: str
+    setting: str
+    source: str
+    rows: dict[Scheme, dict[str, str]]
+    bytes_per_value: dict[Scheme, int]
+
+
+class Unit(BaseModel):
+    """One compute unit of a device: what runs there and how wide its kernels want a layer to be.
+
+    `runtimes` are names of export formats; `channel_multiple` is the block of channels its kernels compute at once,
+    one number or one per scheme; `profile` is a file name in `profiles/`, "" where nothing was ever measured.
+    """
+
+    model_config = _FROZEN
+
+    kind: Literal["cpu", "gpu", "npu"]
+    runtimes: tuple[str, ...] = Field(min_length=1)
+    schemes: tuple[Scheme, ...] = Field(min_length=1)
+    channel_multiple: int | dict[Scheme, int] = 1
+    profile: str = ""
+    calibration: Calibration | None = None
+    os: str = ""
+    notes: str = ""
+
+    @model_validator(mode="after")
+    def _check(self) -> Unit:
+        """The unit itself; raises ValueError where a multiple is missing or below 1, or the profile is a path."""
+        multiples = self.channel_multiple
+        if isinstance(multiples, Mapping):
+            missing = [scheme for scheme in self.schemes if scheme not in multiples]
+            if missing:
+                raise ValueError(f"channel_multiple names no number for {', '.join(missing)}")
+        values = multiples.values() if isinstance(multiples, Mapping) else [multiples]
+        if min(values) < 1:
+            raise ValueError("channel_multiple must be at least 1")
+        if Path(self.profile).name != self.profile:
+            raise ValueError("profile must be a plain file name in profiles/")
+        return self
+
+    def multiple_for(self, scheme: Scheme) -> int:
+        """The channel multiple at `scheme`."""
+        multiples = self.channel_multiple
+        return multiples if isinstance(multiples, int) else multiples[scheme]
+
+
+class Target(BaseModel):
+    """A device we ship to. `sources` says where each fact is from: its key ("soc", "cpu.runtimes") -> one line."""
+
+    model_config = _FROZEN
+
+    name: str = Field(min_length=1)
+    title: str = ""
+    soc: str
+    sources: dict[str, str]
+    units: dict[str, Unit] = Field(min_length=1)
+
+    def unit(self, name: str) -> Unit:
+        """The compute unit called `name`; raises UnknownName."""
+        if name not in self.units:
+            raise UnknownName("unit", name, self.units)
+        return self.units[name]
+
+
+def list_targets() -> tuple[str, ...]:
+    """The names of all shipped targets, sorted."""
+    return tuple(sorted(path.stem for path in data_folder("targets").glob("*.yaml")))
+
+
+def load_target(name_or_path: str | Path) -> Target:
+    """The target of this name in `targets/`, or in the YAML file at this path.
+
+    Raises:
+        UnknownName: no shipped target has this name.
+        RecipeError: the file is missing, is not YAML, or holds a wrong key or value.
+    """
+    text = str(name_or_path)
+    if text.endswith(_SUFFIXES) or "/" in text or "\\" in text:
+        return _read(Path(text).expanduser())
+    known = list_targets()
+    if text not in known:
+        raise UnknownName("target", text, known)
+    return _read(data_folder("targets") / f"{text}.yaml")
+
+
+def _read(path: Path) -> Target:
+    """The target in the file at `path`; raises RecipeError with file and key."""
+    try:
+        record: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot read the target: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
+    if not isinstance(record, dict):
+        raise RecipeError(f"{path}: a target is a YAML mapping with the keys name, soc, sources and units")
+    try:
+        return Target.model_validate(record)
+    except ValidationError as error:
+        raise RecipeError(f"{path}: {_first_fault(error)}") from error
+
+
+def _first_fault(error: ValidationError) -> str:
+    """The first fault of a pydantic error in one line: key and what is wrong with it."""
+    faults = error.errors(include_url=False)
+    where = ".".join(str(part) for part in faults[0]["loc"]) or "the file"
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    return f"key '{where}': {faults[0]['msg']}{more}"
