@@ -21,7 +21,8 @@ class Calibration(BaseModel):
     """Which published rows a unit's profile was fitted to: read by the fit, never at run time.
 
     `rows` are, per scheme, the values that columns of `table` must have; `graphs` is the source of the op table.
-    `bytes_per_value` is what one activation or weight occupies while it runs (2 on a GPU that computes in fp16).
+    `bytes_per_value` is what one activation or weight occupies while it runs (2 on a GPU that computes in fp16);
+    `linked_kinds` are the kinds of op that the runtime runs inside the kernel before them.
     """
 
     model_config = _FROZEN
@@ -33,6 +34,7 @@ class Calibration(BaseModel):
     source: str
     rows: dict[Scheme, dict[str, str]]
     bytes_per_value: dict[Scheme, int]
+    linked_kinds: tuple[str, ...] = ()
 
 
 class Unit(BaseModel):

@@ -15,6 +15,7 @@ from typing import Any
 
 from compress.errors import ToolMissing, UnknownName
 from compress.export.files import sha256_of, size_bytes_of, write_whole
+from compress.runtimes.quiet import quietly
 from compress.types import Artifact
 
 # format -> the module that writes it. A module has `SUFFIX` and `write(program, scheme, path) -> dict`: the fields
@@ -74,13 +75,14 @@ def export(program: Any, format: str, scheme: str, folder: str | Path, stem: str
     from compress.export.refusal import refusal
 
     _check_scheme(program, scheme)
-    writer = importlib.import_module(EXPORTERS[format])
+    with quietly():
+        writer = importlib.import_module(EXPORTERS[format])
     target = Path(folder) / f"{stem}{writer.SUFFIX}"
     found: dict[str, Any] = {}
 
     def write(path: Path) -> None:
         try:
-            with warnings.catch_warnings():
+            with quietly(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # deprecations inside the exporters: nothing a user can act on
                 found.update(writer.write(program, scheme, path))
         except OSError:

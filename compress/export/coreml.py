@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 from torch.export import ExportedProgram
 
-from compress.export.program import float_compute_ops, output_names, user_inputs, without_unused
+from compress.export.program import calls, float_compute_ops, op_name, output_names, user_inputs, without_unused
 
 SUFFIX = ".mlpackage"
+_POOLS = ("aten.max_pool2d", "aten.avg_pool2d", "aten.max_pool2d_with_indices")
 _NAMESPACE = uuid.UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")  # RFC 4122's URL namespace
 
 
@@ -49,11 +50,20 @@ def _convert(program: ExportedProgram, scheme: str) -> Any:
 
     logging.getLogger("coremltools").setLevel(logging.ERROR)  # the import resets it
     precision = ct.precision.FLOAT16 if scheme == "w8a8" else ct.precision.FLOAT32
+    lean = without_unused(program).run_decompositions({})
     return ct.convert(
-        without_unused(program).run_decompositions({}), convert_to="mlprogram", compute_precision=precision,
+        _spell_out_pools(lean), convert_to="mlprogram", compute_precision=precision,
         minimum_deployment_target=ct.target.iOS17, skip_model_load=True,
         outputs=[ct.TensorType(name=name, dtype=np.float32) for name in output_names(program)],
     )  # fmt: skip
+
+
+def _spell_out_pools(program: ExportedProgram) -> ExportedProgram:
+    """The program with every pooling's stride written out: coremltools does not know that it defaults to the kernel."""
+    for node in calls(program):
+        if op_name(node) in _POOLS and (len(node.args) == 2 or not node.args[2]):
+            node.args = (*node.args[:2], node.args[1], *node.args[3:])
+    return program
 
 
 def _tidy(package: Path) -> None:
@@ -73,7 +83,7 @@ def _tidy(package: Path) -> None:
     manifest["itemInfoEntries"] = dict(sorted(entries.items()))
     root = manifest.get("rootModelIdentifier")
     manifest["rootModelIdentifier"] = renamed.get(root, root)
-    manifest_path.write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+    manifest_path.write_text(json.dumps(manifest, indent=4, sort_keys=True))  # as coremltools writes it back
     for stray in package.glob("*debug*.json"):
         stray.unlink()
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
-import io
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +10,11 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from compress.errors import ToolError, UnsupportedOp
-from compress.export.program import float_compute_ops, op_name, user_inputs, where_of, without_unused
+from compress.export.program import float_compute_ops, op_name, tally, user_inputs, where_of, without_unused
 from compress.export.refusal import find_op
 
 SUFFIX = ".pte"
-_NOT_COMPUTE = ("getitem", "executorch_call_delegate")
+_NOT_COMPUTE = ("getitem", "executorch_call_delegate", "alloc")
 
 
 def write(program: ExportedProgram, scheme: str, path: Path) -> dict[str, Any]:
@@ -29,7 +26,7 @@ def write(program: ExportedProgram, scheme: str, path: Path) -> dict[str, Any]:
     lowered, finished = _lower(program)
     _check_kernels(finished, program)
     path.write_bytes(bytes(finished.buffer))
-    outside = tuple(_left_outside(lowered, scheme))
+    outside = tally(_left_outside(lowered))
     delegates = sum("call_delegate" in str(node.target) for node in lowered.graph.nodes if node.op == "call_function")
     planned = float_compute_ops(program) if scheme == "w8a8" else ()
     inputs = user_inputs(program)
@@ -38,9 +35,9 @@ def write(program: ExportedProgram, scheme: str, path: Path) -> dict[str, Any]:
         "output_names": tuple(f"output_{i}" for i in range(len(lowered.graph_signature.user_outputs))),
         "input_shapes": tuple(shape for _, shape in inputs),
         "delegate": f"XNNPACK ({delegates} part{'s' if delegates != 1 else ''})",
-        "float_ops": planned + (outside if scheme == "w8a8" else ()),
+        "float_ops": (*planned, *outside) if scheme == "w8a8" else (),
         "tool_versions": {name: importlib.metadata.version(name) for name in ("torch", "executorch")},
-        "notes": tuple(f"outside XNNPACK, on the portable kernels: {line}" for line in outside),
+        "notes": () if scheme == "w8a8" else tuple(f"on the portable kernels: {line}" for line in outside),
     }
 
 
@@ -49,13 +46,11 @@ def _lower(program: ExportedProgram) -> tuple[ExportedProgram, Any]:
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
-    logging.getLogger("executorch").setLevel(logging.ERROR)
-    with contextlib.redirect_stdout(io.StringIO()):
-        edge = to_edge_transform_and_lower(without_unused(program), partitioner=[XnnpackPartitioner()])
-        return edge.exported_program(), edge.to_executorch()
+    edge = to_edge_transform_and_lower(without_unused(program), partitioner=[XnnpackPartitioner()])
+    return edge.exported_program(), edge.to_executorch()
 
 
-def _left_outside(lowered: ExportedProgram, scheme: str) -> list[str]:
+def _left_outside(lowered: ExportedProgram) -> list[str]:
     """One line for each op that XNNPACK did not take."""
     lines = []
     for node in lowered.graph.nodes:

@@ -8,6 +8,7 @@ stops at a value that two ops read (every residual block) and leaves those ops i
 from __future__ import annotations
 
 import importlib.metadata
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch.export import ExportedProgram
 
-from compress.export.program import float_compute_ops, output_names, user_inputs, without_unused
+from compress.export.program import float_compute_ops, output_names, tally, user_inputs, without_unused
 
 SUFFIX = ".onnx"
 OPSET = 18  # the oldest the exporter writes without conversion, so the oldest phone runtimes read it
@@ -51,8 +52,10 @@ def write(program: ExportedProgram, scheme: str, path: Path) -> dict[str, Any]:
 def _convert(program: ExportedProgram) -> tuple[onnx.ModelProto, dict[str, str]]:
     """The ONNX model, and node name -> module path."""
     lean = without_unused(program)
-    names = list(output_names(program))
-    exported = torch.onnx.export(lean, dynamo=True, opset_version=OPSET, output_names=names, verbose=False)
+    exported = torch.onnx.export(
+        lean, dynamo=True, opset_version=OPSET, verbose=False,
+        input_names=[name for name, _ in user_inputs(program)], output_names=list(output_names(program)),
+    )  # fmt: skip
     if exported is None:
         raise RuntimeError("torch.onnx.export returned nothing")
     model = exported.model_proto
@@ -69,15 +72,28 @@ def _place(node: onnx.NodeProto) -> str:
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Drops the exporter's notes (source lines, class names): they are most of a small model's bytes."""
+    """Drops the exporter's notes (source lines, class names) and shortens the names of quantize ops and values.
+
+    In a small model they are most of the bytes.
+    """
     del model.graph.value_info[:]
     del model.metadata_props[:]
     del model.graph.metadata_props[:]
-    model.graph.doc_string = ""
-    named = (*model.graph.node, *model.graph.initializer, *model.graph.input, *model.graph.output)
-    for entry in named:
+    model.graph.ClearField("doc_string")
+    for entry in (*model.graph.node, *model.graph.initializer, *model.graph.input, *model.graph.output):
         del entry.metadata_props[:]
-        entry.doc_string = ""
+        entry.ClearField("doc_string")
+    for node in model.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            node.ClearField("name")
+        node.input[:] = [_short(name) for name in node.input]
+        node.output[:] = [_short(name) for name in node.output]
+
+
+def _short(name: str) -> str:
+    """The exporter's name of a quantized value, shortened: "dequantize_per_tensor_7" is "dq_7"."""
+    return re.sub(r"^(de)?quantize_per_(tensor|channel)", lambda found: f"{'d' if found[1] else ''}q" +
+                  ("c" if found[2] == "channel" else ""), name)  # fmt: skip
 
 
 def _store_activations_unsigned(model: onnx.ModelProto) -> None:
@@ -137,15 +153,14 @@ def _float_ops(path: Path, places: dict[str, str], program: ExportedProgram) -> 
     integer = {entry.name for entry in model.graph.initializer if entry.data_type in _INT8_KINDS}
     lines = []
     for node in model.graph.node:
-        if node.op_type in _MOVES and node.input and node.input[0] in integer:
-            integer.update(node.output)
-        elif node.op_type == "QuantizeLinear" or node.op_type.startswith("QLinear") or node.op_type == "QGemm":
+        moves = node.op_type in _MOVES and node.input and node.input[0] in integer
+        if moves or node.op_type in ("QuantizeLinear", "QGemm") or node.op_type.startswith("QLinear"):
             integer.update(node.output)
         elif node.op_type not in _INTEGER_OPS:
-            where = places.get(node.name, "") or node.name
+            where = places.get(node.name, node.name) or "the model's own forward"
             reason = _reason(where, planned)
             lines.append(f"{node.op_type} at {where} ({reason})")
-    return tuple(lines)
+    return tally(lines)
 
 
 def _reason(where: str, planned: tuple[str, ...]) -> str:

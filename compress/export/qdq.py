@@ -34,18 +34,19 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """An int8 weight: `codes` with one symmetric scale per slice along `axis`; `values` is what it stands for."""
+    """An int8 weight: `codes` with one symmetric scale per slice along `axis`, or one for all where it is None."""
 
     name: str
     codes: Tensor
     scales: Tensor
-    axis: int
+    axis: int | None
 
     @property
     def values(self) -> Tensor:
         """The weight in float32, as the program's dequantize op computes it."""
         shape = [1] * self.codes.dim()
-        shape[self.axis] = -1
+        if self.axis is not None:
+            shape[self.axis] = -1
         return self.codes.to(torch.float32) * self.scales.to(torch.float32).reshape(shape)
 
 
@@ -64,7 +65,8 @@ def strip(program: ExportedProgram) -> Stripped:
     assert isinstance(module, GraphModule)
     stripped = Stripped(module)
     for node in list(module.graph.nodes):
-        if op_name(node) == DEQUANTIZE_CHANNEL:
+        constant = bool(node.args) and isinstance(node.args[0], Node) and node.args[0].op == "get_attr"
+        if op_name(node) in (DEQUANTIZE, DEQUANTIZE_CHANNEL) and constant:
             _fold_weight(stripped, node)
     for node in list(module.graph.nodes):
         if op_name(node) == QUANTIZE:
@@ -77,11 +79,14 @@ def strip(program: ExportedProgram) -> Stripped:
 
 
 def _fold_weight(stripped: Stripped, node: Node) -> None:
-    """Replaces a dequantize_per_channel of constants by a float buffer."""
+    """Replaces a dequantize of int8 constants by a float buffer."""
     module = stripped.module
-    codes, scales = (_constant(module, node.args[index]) for index in (0, 1))
-    axis = node.args[3]
-    assert isinstance(axis, int)
+    codes = _constant(module, node.args[0])
+    axis: int | None = None
+    if op_name(node) == DEQUANTIZE_CHANNEL:
+        scales, axis = _constant(module, node.args[1]), int(node.args[3])  # type: ignore[arg-type]
+    else:
+        scales = torch.tensor([float(node.args[1])])  # type: ignore[arg-type]
     user = next(iter(node.users), node)
     weight = Weight(user.name, codes, scales, axis)
     stripped.weights.append(weight)

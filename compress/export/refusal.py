@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from torch.export import ExportedProgram
 from torch.fx import Node
@@ -61,10 +62,11 @@ def find_op(program: ExportedProgram, name: str) -> Node | None:
 def _forms(program: ExportedProgram) -> Iterator[list[Node]]:
     """Yields the program's calls as it stands, functionalized, and in core ATen ops."""
     yield list(calls(program))
-    for table in ({}, None):
+    tables: tuple[dict[Any, Any] | None, ...] = ({}, None)
+    for table in tables:
         try:
             yield list(calls(program.run_decompositions(table)))
-        except Exception:  # noqa: BLE001 - an op that cannot be decomposed; the other forms still answer
+        except Exception:  # an op that cannot be decomposed; the other forms still answer
             continue
 
 

@@ -160,10 +160,10 @@ def restore_layers(graph_module: fx.GraphModule) -> None:
             reader.replace_all_uses_with(call)  # the decomposed batch norm returns a tuple; take its first item
         for dead in (*node.users, node):
             graph.erase_node(dead)
-    _forget_unused(graph_module)
+    forget_unused(graph_module)
 
 
-def _forget_unused(graph_module: fx.GraphModule) -> None:
+def forget_unused(graph_module: fx.GraphModule) -> None:
     """Drop nodes, parameters and modules that the graph no longer uses, and compile it anew."""
     graph = graph_module.graph
     graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output") or _has_effect(node))

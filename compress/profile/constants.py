@@ -37,9 +37,11 @@ class HeldOut(BaseModel):
 class SchemeConstants(BaseModel):
     """The constants of one unit at one scheme.
 
-    An op takes max(c, m) + (1 - `overlap`) min(c, m) + `overhead_ms`[kind], where c = MACs / `gmacs_per_s`[kind] and
-    m = bytes / `gbytes_per_s`[kind]; a whole inference takes `invoke_ms` more. `interval` holds the two factors that turn a prediction into its 90 % interval; they hold
-    inside `macs_range`, the span of the models behind the fit.
+    An op takes max(c, m) + (1 - `overlap`) min(c, m) + `overhead_ms`[kind], where c is its MACs / `gmacs_per_s`[kind]
+    plus the MACs behind one output times `ns_per_chain_step`, and m its bytes / `gbytes_per_s`[kind]; a whole
+    inference takes `invoke_ms` more. Ops of `linked_kinds` cost nothing: the runtime runs them inside the kernel
+    before. `interval` holds the two factors that turn a prediction into its 90 % interval; they hold inside
+    `macs_range`, the span of the models behind the fit.
     """
 
     model_config = _FROZEN
@@ -48,6 +50,8 @@ class SchemeConstants(BaseModel):
     gbytes_per_s: dict[str, Positive]
     overhead_ms: dict[str, NonNegative]
     invoke_ms: NonNegative
+    ns_per_chain_step: NonNegative = 0.0
+    linked_kinds: tuple[str, ...] = ()
     overlap: Annotated[float, Field(ge=0, le=1)] = 1.0
     activation_bytes: Positive
     weight_bytes: Positive
@@ -72,7 +76,10 @@ class SchemeConstants(BaseModel):
 
 
 class Profile(BaseModel):
-    """One file of `profiles/`: what a compute unit costs, per scheme, and how that was found out."""
+    """One file of `profiles/`: what a compute unit costs, per scheme, and how that was found out.
+
+    `channel_block` is how many channels the unit's kernels compute at once, as the fit assumed it.
+    """
 
     model_config = _FROZEN
 
@@ -81,7 +88,7 @@ class Profile(BaseModel):
     unit: str
     runtime: str
     setting: str
-    channel_multiple: dict[Scheme, int]
+    channel_block: dict[Scheme, int]
     schemes: dict[Scheme, SchemeConstants] = Field(min_length=1)
     source: str
     fit_command: str

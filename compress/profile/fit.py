@@ -1,4 +1,4 @@
-"""Fits the constants in `profiles/` to published measurements: python -m compress.profile.fit TABLES_FOLDER
+"""Fits the constants in `profiles/` to published measurements: python -m compress.profile.fit TABLES_FOLDER.
 
 Which rows of which table serve a unit stands in its target's file (`calibration`); the code knows no device. The
 constants are non-negative (fitted as logarithms) and minimise the squared log ratio of predicted to measured
@@ -8,13 +8,16 @@ latency; errors and the interval come from leaving out one whole model family at
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from compress.errors import CompressError
 from compress.profile.constants import HeldOut, Profile, SchemeConstants, write_profile
-from compress.profile.regression import Design, Floats, constants_of, predict, solve
+from compress.profile.regression import Design, Floats, Unknowns, constants_of, predict, solve
 from compress.profile.tables import family_of, read_graphs, read_latencies
 from compress.resources import data_folder
 from compress.targets import Calibration, Unit, list_targets, load_target
@@ -26,33 +29,30 @@ _OVERLAPS = (1.0, 0.5, 0.0)
 _NARROWEST = (0.93, 1.07)
 
 
-def fit_scheme(ops: dict[str, tuple[OpRecord, ...]], measured_ms: dict[str, float], multiple: int,
-               bytes_per_value: int, rows: str) -> SchemeConstants:  # fmt: skip
-    """The constants that explain `measured_ms` (model -> ms), with their held-out errors.
+def fit_scheme(
+    ops: dict[str, tuple[OpRecord, ...]],
+    measured_ms: dict[str, float],
+    families_of: dict[str, str],
+    unknowns: Unknowns,
+    rows: str,
+) -> SchemeConstants:
+    """The constants that explain `measured_ms` (model -> ms), with their errors on families that no fit saw.
 
-    The overlap is the one with the smallest mean held-out error, among three.
+    The overlap is the one with the smallest mean held-out error, among three. `families_of` names each model's
+    family, `rows` says where the measurements are from.
     """
     models = sorted(set(ops) & set(measured_ms))
-    design = Design.of([ops[model] for model in models], [measured_ms[model] for model in models], multiple,
-                       bytes_per_value)  # fmt: skip
-    families = np.array([family_of(model) for model in models])
-    best: tuple[float, float, Floats] | None = None
-    for overlap in _OVERLAPS:
-        held_out = _held_out(design, families, overlap)
-        error = float(np.mean(np.abs(held_out / design.measured - 1)))
-        if best is None or error < best[0]:
-            best = (error, overlap, held_out)
-    assert best is not None  # noqa: S101 - _OVERLAPS is not empty
-    _, overlap, held_out = best
-    solution = solve(design, overlap)
-    fitted = predict(design, solution, overlap)
-    errors = _errors(held_out, design.measured, len(set(families)))
+    design = Design.of([ops[model] for model in models], [measured_ms[model] for model in models], unknowns)
+    families = np.array([families_of[model] for model in models])
+    tried = [replace(unknowns, overlap=overlap) for overlap in _OVERLAPS]
+    held_out = [_held_out(design, families, each) for each in tried]
+    best = int(np.argmin([np.mean(np.abs(each / design.measured - 1)) for each in held_out]))
+    solution = solve(design, tried[best])
+    fitted = predict(design, solution, tried[best].overlap)
+    errors = _errors(held_out[best], design.measured, len(set(families)))
     total_macs = [sum(op.macs or 0 for op in ops[model]) for model in models]
     return SchemeConstants(
-        **constants_of(design, solution),
-        overlap=overlap,
-        activation_bytes=bytes_per_value,
-        weight_bytes=bytes_per_value,
+        **constants_of(design, solution, tried[best]),
         interval=(min(errors.ratio_p05, _NARROWEST[0]), max(errors.ratio_p95, _NARROWEST[1])),
         macs_range=(min(total_macs), max(total_macs)),
         n=len(models),
@@ -62,12 +62,13 @@ def fit_scheme(ops: dict[str, tuple[OpRecord, ...]], measured_ms: dict[str, floa
     )
 
 
-def _held_out(design: Design, families: np.ndarray, overlap: float) -> Floats:
+def _held_out(design: Design, families: NDArray[np.str_], unknowns: Unknowns) -> Floats:
     """Each model's latency (ms) as predicted by a fit that never saw its family."""
     held_out = np.zeros_like(design.measured)
     for family in sorted(set(families)):
         outside = families != family
-        held_out[~outside] = predict(design, solve(design.subset(outside), overlap), overlap)[~outside]
+        solution = solve(design.subset(outside), unknowns)
+        held_out[~outside] = predict(design, solution, unknowns.overlap)[~outside]
     return held_out
 
 
@@ -89,24 +90,36 @@ def _errors(predicted: Floats, measured: Floats, families: int) -> HeldOut:
 
 def _spearman(a: Floats, b: Floats) -> float:
     """Rank correlation; ties are broken by order."""
-    ranks = [np.argsort(np.argsort(values, kind="stable"), kind="stable") for values in (a, b)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    first, second = (np.argsort(np.argsort(values, kind="stable"), kind="stable").astype(float) for values in (a, b))
+    return float(np.corrcoef(first, second)[0, 1])
 
 
 def fit_unit(folder: Path, target: str, unit: str, described: Unit, calibration: Calibration) -> Profile:
     """The profile of one compute unit, fitted to the rows its target names in the tables of `folder`."""
-    graphs = read_graphs(folder, calibration.graphs)
-    multiples: dict[Scheme, int] = {scheme: described.multiple_for(scheme) for scheme in calibration.rows}
+    graphs = {model: ops for model, ops in read_graphs(folder, calibration.graphs).items() if not _has_3d(ops)}
+    blocks: dict[Scheme, int] = {scheme: described.multiple_for(scheme) for scheme in calibration.rows}
+    families = {model: family_of(model) for model in graphs}
     schemes: dict[Scheme, SchemeConstants] = {}
     for scheme, rows in calibration.rows.items():
         measured = read_latencies(folder, calibration.table, rows)
         text = f"{calibration.table}: " + ", ".join(f"{column}={value}" for column, value in rows.items())
-        schemes[scheme] = fit_scheme(graphs, measured, multiples[scheme], calibration.bytes_per_value[scheme], text)
+        unknowns = Unknowns(
+            block=blocks[scheme],
+            bytes_per_value=calibration.bytes_per_value[scheme],
+            linked_kinds=calibration.linked_kinds,
+            parallel=described.kind == "gpu",
+        )
+        schemes[scheme] = fit_scheme(graphs, measured, families, unknowns, text)
     return Profile(
         target=target, unit=unit, runtime=calibration.runtime, setting=calibration.setting,
-        channel_multiple=multiples, schemes=schemes, source=calibration.source,
+        channel_block=blocks, schemes=schemes, source=calibration.source,
         fit_command="python -m compress.profile.fit TABLES_FOLDER", date=date.today().isoformat(),
     )  # fmt: skip
+
+
+def _has_3d(ops: tuple[OpRecord, ...]) -> bool:
+    """Whether the model has a 3-D kernel: mobile runtimes run those far off any roofline, so no fit covers them."""
+    return any(len(op.kernel) > 2 for op in ops)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -114,19 +127,31 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m compress.profile.fit", description=__doc__)
     parser.add_argument("tables", type=Path, help="folder of the published tables")
     parser.add_argument("--only", nargs="*", default=[], metavar="TARGET", help="fit these targets only")
+    parser.add_argument("--out", type=Path, help="folder to write to (default: profiles/)")
     chosen = parser.parse_args(arguments)
+    folder = chosen.out or data_folder("profiles")
     for name in chosen.only or list_targets():
         for unit, described in load_target(name).units.items():
             if described.calibration is None:
                 continue
             profile = fit_unit(chosen.tables, name, unit, described, described.calibration)
-            write_profile(profile, data_folder("profiles") / described.profile)
+            write_profile(profile, folder / described.profile)
             for scheme, constants in profile.schemes.items():
-                held = constants.held_out
-                print(f"{name} {unit} {scheme}: n={constants.n} overlap={constants.overlap} fitted {constants.fitted_mape:.1%}, "
-                      f"held out {held.mape:.1%} ({held.within_10_percent:.0%} within 10 %, Spearman {held.spearman:.3f}, "
-                      f"90 % of measured/predicted in {held.ratio_p05:.2f}-{held.ratio_p95:.2f})")  # fmt: skip
+                print(report_line(f"{name} {unit} {scheme}", constants))
+
+
+def report_line(label: str, constants: SchemeConstants) -> str:
+    """One line on a fit: how many models, how well it fits them and those it never saw."""
+    held = constants.held_out
+    return (
+        f"{label}: n={constants.n} overlap={constants.overlap} fitted {constants.fitted_mape:.1%}, held out "
+        f"{held.mape:.1%} ({held.within_10_percent:.0%} within 10 %, Spearman {held.spearman:.3f}, 90 % of "
+        f"measured/predicted in {held.ratio_p05:.2f}-{held.ratio_p95:.2f})"
+    )
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except CompressError as error:
+        raise SystemExit(f"error: {error}") from error

@@ -2,7 +2,9 @@
 
 An op takes max(compute, memory) + overhead (roofline: Williams, Waterman & Patterson 2009), with one arithmetic rate
 per kind of op; where a unit cannot hide memory time behind arithmetic, the shorter of the two counts as well, by the
-share `1 - overlap`. Kernels work in blocks of channels, so widths count as the next full block.
+share `1 - overlap`. A unit of many lanes computes all outputs at once but each output one step after another: such
+a unit also takes some time per step of that chain. Kernels work in blocks of channels, so widths count as the next
+full block.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from compress.types import LatencyModel, LatencyPrediction, Number, OpCost, OpRe
 # A kind the fit never saw borrows the arithmetic rate of its nearest relative, and is reported as uncovered.
 _RELATIVES = {
     "pointwise_conv": "conv",
+    "conv3d": "conv",
     "grouped_conv": "depthwise_conv",
     "conv_transpose": "conv",
     "linear": "pointwise_conv",
@@ -40,10 +43,14 @@ Bound = Literal["compute", "memory", "overhead", "unknown"]
 
 
 class OpWork(NamedTuple):
-    """What one op asks of a unit once its widths are full blocks: `key` picks the constants."""
+    """What one op asks of a unit once its widths are full blocks: `key` picks the constants.
+
+    `chain` counts the MACs behind one output value; they run one after another.
+    """
 
     key: str
     macs: float
+    chain: float
     activations: float
     weights: float
     known: bool
@@ -53,12 +60,13 @@ class OpWork(NamedTuple):
 class Roofline:
     """The latency model of one compute unit, from its profile. Predicts in pure Python, about 5 us per op.
 
-    `channel_multiple` is the block of channels that suits every scheme, `multiples` the block of each.
+    `channel_multiple` is what the target asks widths to be a multiple of, for all its schemes; `blocks` are the
+    channels that count as one at each scheme: that multiple and the profile's own block.
     """
 
     name: str
     channel_multiple: int
-    multiples: dict[Scheme, int]
+    blocks: dict[Scheme, int]
     profile: Profile
 
     def predict(self, ops: Sequence[OpRecord], scheme: Scheme) -> LatencyPrediction:
@@ -68,15 +76,15 @@ class Roofline:
             UnknownName: the unit was never fitted at this scheme.
         """
         constants = self._constants(scheme)
-        multiple = self.multiples.get(scheme, 1)
+        block = self.blocks.get(scheme, 1)
         costs: list[OpCost] = []
         uncovered: list[str] = []
         unsure_ms = 0.0
         for op in ops:
-            if op.fused_into or op.kind == "reshape":
+            if op.fused_into or op.kind == "reshape" or op.kind in constants.linked_kinds:
                 costs.append(OpCost(op.name, op.kind, op.where, 0.0, "overhead"))
                 continue
-            work = op_work(op, multiple)
+            work = op_work(op, block)
             latency_ms, bound, covered = _op_time(work, constants)
             if not covered:
                 uncovered.append(op.name)
@@ -118,36 +126,37 @@ def load_latency_model(target: Target, unit: str) -> LatencyModel:
         raise RecipeError(f"target {target.name}: unit '{unit}' has no latency profile; units that have: {having}")
     profile = read_profile(data_folder("profiles") / described.profile)
     multiples = {scheme: described.multiple_for(scheme) for scheme in described.schemes}
-    return Roofline(f"{target.name} {unit}", lcm(*multiples.values()), multiples, profile)
+    blocks = {scheme: lcm(multiple, profile.channel_block.get(scheme, 1)) for scheme, multiple in multiples.items()}
+    return Roofline(f"{target.name} {unit}", lcm(*multiples.values()), blocks, profile)
 
 
-def padded(channels: int, multiple: int) -> int:
+def padded(channels: int, block: int) -> int:
     """`channels` rounded up to the next full block."""
-    return -(-channels // multiple) * multiple
+    return -(-channels // block) * block
 
 
-def op_work(op: OpRecord, multiple: int) -> OpWork:
-    """What `op` asks of a unit whose kernels work in blocks of `multiple` channels.
+def op_work(op: OpRecord, block: int) -> OpWork:
+    """What `op` asks of a unit whose kernels work in blocks of `block` channels.
 
     MACs, activations and weights are those of the op at its padded widths, so a ragged width never costs less
     than the full block, and more channels never cost less.
     """
     fan_in, fan_out = op.channels
-    inputs: float = sum([prod(shape) for shape in op.input_shapes])
-    output: float = prod(op.output_shape)
-    macs: float = op.macs or 0
-    weights: float = op.weight_count
+    inputs = sum([prod(shape) for shape in op.input_shapes])
+    output, macs = prod(op.output_shape), op.macs or 0
+    known = op.macs is not None
     if fan_in > 0 and fan_out > 0:
         groups = 1 if op.kind == "depthwise_conv" else max(op.groups, 1)
-        grow_in = padded(-(-fan_in // groups), multiple) * groups / fan_in
-        grow_out = padded(-(-fan_out // groups), multiple) * groups / fan_out
-        grow = grow_out if op.kind == "depthwise_conv" else grow_in * grow_out
-        inputs, output, macs, weights = inputs * grow_in, output * grow_out, macs * grow, weights * grow
-    elif op.output_shape:
-        width = _width(op.output_shape)
-        grow = padded(width, multiple) / width if width else 1.0
-        inputs, output = inputs * grow, output * grow
-    return OpWork(_key(op), macs, inputs + output, weights, op.macs is not None)
+        full_in = padded(-(-fan_in // groups), block) * groups
+        full_out = padded(-(-fan_out // groups), block) * groups
+        grown, of = (full_out, fan_out) if op.kind == "depthwise_conv" else (full_in * full_out, fan_in * fan_out)
+        # One division of whole numbers each: equal work gives equal floats, so that no width beats another by 1e-16.
+        activations = inputs * full_in / fan_in + output * full_out / fan_out
+        chain = macs * grown * fan_out / (max(output, 1) * of * full_out)
+        return OpWork(_key(op), macs * grown / of, chain, activations, op.weight_count * grown / of, known)
+    width = _width(op.output_shape) if op.output_shape else 0
+    activations = (inputs + output) * padded(width, block) / width if width else float(inputs + output)
+    return OpWork(_key(op), macs, macs / max(output, 1), activations, op.weight_count, known)
 
 
 def _width(shape: tuple[int, ...]) -> int:
@@ -156,10 +165,10 @@ def _width(shape: tuple[int, ...]) -> int:
 
 
 def _key(op: OpRecord) -> str:
-    """The entry of the constants' tables for `op`: its kind, convolutions with a 1x1 kernel apart."""
-    if op.kind == "conv" and op.kernel and max(op.kernel) == 1:
-        return "pointwise_conv"
-    return op.kind
+    """The entry of the constants' tables for `op`: its kind, convolutions with a 1x1 or a 3-D kernel apart."""
+    if len(op.kernel) > 2:
+        return "conv3d"
+    return "pointwise_conv" if op.kind == "conv" and op.kernel and max(op.kernel) == 1 else op.kind
 
 
 def _op_time(work: OpWork, constants: SchemeConstants) -> tuple[float, Bound, bool]:
@@ -174,7 +183,7 @@ def _op_time(work: OpWork, constants: SchemeConstants) -> tuple[float, Bound, bo
         bound: Bound = "memory" if memory_ms > overhead_ms else "overhead"
         return memory_ms + overhead_ms, bound if covered else "unknown", covered
     rate = _rate(key, constants)
-    compute_ms = work.macs / rate * 1e-6 if rate else 0.0
+    compute_ms = (work.macs / rate if rate else 0.0) * 1e-6 + work.chain * constants.ns_per_chain_step * 1e-6
     slowest = max(compute_ms, memory_ms) + (1.0 - constants.overlap) * min(compute_ms, memory_ms)
     bound = "overhead" if overhead_ms > slowest else "compute" if compute_ms >= memory_ms else "memory"
     return slowest + overhead_ms, bound, key in constants.gmacs_per_s

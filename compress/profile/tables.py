@@ -27,8 +27,8 @@ _KINDS = {
     "addcmul": "elementwise", "clamp_min": "elementwise", "pow": "elementwise", "where": "elementwise",
     "mean": "pool", "sum": "pool", "avg_pool2d": "pool", "max_pool2d_with_indices": "pool",
     "linalg_vector_norm": "pool",
-    "cat": "concat", "stack": "concat", "constant_pad_nd": "pad", "permute": "pad", "transpose": "reshape",
-    "clone": "pad", "slice": "pad", "split": "reshape", "split_with_sizes": "reshape", "unbind": "reshape",
+    "cat": "concat", "stack": "concat", "constant_pad_nd": "pad", "permute": "reshape", "transpose": "reshape",
+    "clone": "reshape", "slice": "reshape", "split": "reshape", "split_with_sizes": "reshape", "unbind": "reshape",
     "unsafe_split": "reshape", "select": "reshape", "upsample_nearest2d": "resize", "upsample_bilinear2d": "resize",
     "upsample_bicubic2d": "resize", "embedding": "other", "index": "other",
 }  # fmt: skip
@@ -40,18 +40,24 @@ _NOTHING = frozenset({
 # Activations that a mobile runtime clamps inside the kernel before them.
 _CLAMPS = frozenset({"relu", "relu_", "hardtanh_"})
 _KERNELS = frozenset({"conv", "pointwise_conv", "depthwise_conv", "grouped_conv", "conv_transpose", "linear"})
-_FAMILY = re.compile(r"^(?:sepre|se|pre)?([a-z]+?)(?:bc|b)?(v\d)?b?(?=[\d_]|$)")
+_VARIANT = re.compile(r"^(?:se)?(?:pre)?(?=resne)")
+_FAMILY = re.compile(r"^([a-z]+?)(?:bc|b)?(v\d)?b?(?=[\d_]|$)")
+# Names that hide a family: all YOLO versions share their blocks, and so do the nets built on them.
+_YOLO = ("yolo", "fastsam")
 
 
 def family_of(model: str) -> str:
     """The architecture family in a model's name: mobilenetv2b_w1 -> mobilenetv2, sepreresnet18 -> resnet."""
-    match = _FAMILY.match(model.lower())
-    return match.group(1) + (match.group(2) or "") if match else model
+    name = model.lower()
+    if name.startswith(_YOLO):
+        return _YOLO[0]
+    match = _FAMILY.match(_VARIANT.sub("", name))
+    return match.group(1) + (match.group(2) or "") if match else name
 
 
 def read_graphs(folder: Path, source: str) -> dict[str, tuple[OpRecord, ...]]:
     """The ops of every model (component) of `graph_ops.parquet` with this source, in execution order."""
-    table = _pandas().read_parquet(folder / "graph_ops.parquet")
+    table = _read(folder / "graph_ops.parquet")
     table = table[table["source"] == source].sort_values(["model", "component", "i"])
     graphs: dict[str, tuple[OpRecord, ...]] = {}
     for (model, component), rows in table.groupby(["model", "component"], sort=True):
@@ -64,8 +70,8 @@ def read_graphs(folder: Path, source: str) -> dict[str, tuple[OpRecord, ...]]:
 
 def read_latencies(folder: Path, table: str, rows: Mapping[str, str]) -> dict[str, float]:
     """Latency (ms) per model: the median of the rows of `table` where each column in `rows` has that value."""
-    pandas, path = _pandas(), folder / table
-    frame = pandas.read_parquet(path) if path.suffix == ".parquet" else pandas.read_csv(path, low_memory=False)
+    path = folder / table
+    frame = _read(path)
     for column, value in rows.items():
         if column not in frame.columns:
             raise DataError(f"{path}: no column '{column}'; the calibration of the target names it")
@@ -115,13 +121,14 @@ def _record(name: str, row: Mapping[str, Any]) -> OpRecord:
     """One row as an op record; MACs are None where the op's kind is not known."""
     inputs = tuple(_shape(text) for text in str(row["in_shapes"]).split(";") if text and text != "nan")
     output = _shape(str(row["out_shape"]))
-    groups, channels, kernel = 1, (0, 0), ()
+    groups, channels = 1, (0, 0)
+    kernel: tuple[int, ...] = ()
     kind = _KINDS.get(name, "other")
     if name == "convolution":
         groups, channels = int(row["groups"]), (int(row["cin"]), int(row["cout"]))
         kernel = _shape(str(row["kernel"]))
         kind = "conv" if groups == 1 else "depthwise_conv" if groups == channels[0] else "grouped_conv"
-    elif kind == "linear":
+    elif kind in ("linear", "matmul", "attention"):
         channels = (inputs[0][-1], output[-1]) if inputs and inputs[0] else (0, 0)
     macs = None if kind == "other" else int(row["macs"])
     return OpRecord(
@@ -131,15 +138,17 @@ def _record(name: str, row: Mapping[str, Any]) -> OpRecord:
 
 
 def _shape(text: str) -> tuple[int, ...]:
-    """"1x3x224x224" as a tuple; () where there is none."""
+    """The shape written as 1x3x224x224; () where there is none."""
     return tuple(int(part) for part in text.split("x") if part.isdigit())
 
 
-def _pandas() -> Any:
-    """The pandas module with a parquet reader; raises ToolMissing."""
+def _read(path: Path) -> Any:
+    """The table at `path` as a data frame; raises DataError where it is missing, ToolMissing without pandas."""
     try:
         import pandas
         import pyarrow  # noqa: F401 - pandas reads parquet through it
     except ImportError as error:
         raise ToolMissing(f"{error.name} (needed by the fit only)", "fit") from error
-    return pandas
+    if not path.exists():
+        raise DataError(f"{path}: no such table; give the folder of the published tables")
+    return pandas.read_parquet(path) if path.suffix == ".parquet" else pandas.read_csv(path, low_memory=False)

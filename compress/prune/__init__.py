@@ -1,0 +1,6 @@
+"""Structured pruning: which channels go, as much as the budget asks for and no more."""
+
+from compress.prune.importance import IMPORTANCES, Importance
+from compress.prune.plan import PrunePlan, describe, plan_budget, plan_ratio
+
+__all__ = ["IMPORTANCES", "Importance", "PrunePlan", "describe", "plan_budget", "plan_ratio"]

@@ -5,5 +5,12 @@ from compress.train.loop import FitResult, Player, fit, schedule
 from compress.train.settings import DeviceSettings, LoopSettings, OptimizerSettings
 
 __all__ = [
-    "DeviceSettings", "FitResult", "LoopSettings", "OptimizerSettings", "Player", "fit", "make_fabric", "schedule",
+    "DeviceSettings",
+    "FitResult",
+    "LoopSettings",
+    "OptimizerSettings",
+    "Player",
+    "fit",
+    "make_fabric",
+    "schedule",
 ]

@@ -17,9 +17,11 @@ def make_fabric(settings: DeviceSettings) -> Fabric:
     """A Fabric for these settings, ready to use in this process (already launched where it is one of several)."""
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    strategy = {"auto": "auto", "ddp": DDPStrategy(), "fsdp": FSDPStrategy()}[settings.strategy] if (
-        settings.devices > 1
-    ) else "auto"
+    strategy = (
+        {"auto": "auto", "ddp": DDPStrategy(), "fsdp": FSDPStrategy()}[settings.strategy]
+        if (settings.devices > 1)
+        else "auto"
+    )
     return Fabric(
         accelerator=settings.accelerator,
         devices=settings.devices,

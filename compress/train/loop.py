@@ -181,7 +181,9 @@ class _Fit:
             optimizer.zero_grad()
             self.fabric.backward(total)
             if player.optimizer.clip_norm:
-                self.fabric.clip_gradients(module, optimizer, max_norm=player.optimizer.clip_norm, error_if_nonfinite=False)
+                self.fabric.clip_gradients(
+                    module, optimizer, max_norm=player.optimizer.clip_norm, error_if_nonfinite=False
+                )
             optimizer.step()
             prefix = "" if len(self.players) == 1 else f"{player.name}."
             losses |= {prefix + name: float(term.detach()) for name, term in terms.items()}
@@ -320,7 +322,9 @@ def _optimizer(parameters: list[nn.Parameter], settings: OptimizerSettings) -> t
     groups = [group for group in groups if group["params"]]
     if settings.kind == "adamw":
         return torch.optim.AdamW(groups, lr=settings.learning_rate)
-    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum, nesterov=settings.momentum > 0)
+    return torch.optim.SGD(
+        groups, lr=settings.learning_rate, momentum=settings.momentum, nesterov=settings.momentum > 0
+    )
 
 
 def _mix(seed: int, epoch: int, index: int) -> int:

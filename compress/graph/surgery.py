@@ -1,0 +1,124 @@
+"""The only edits of a traced model's structure: cut channels, remove residual blocks, and prove the cut was clean.
+
+A cut is proven by a second copy in which the same channels are masked (every weight that reads them is zeroed):
+on random inputs the sliced model must answer as the masked one does.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+
+import torch
+import torch_pruning as tp
+from torch import Tensor, fx, nn
+
+from compress.errors import CheckFailed, ModelError
+from compress.graph.cost import op_name
+from compress.graph.groups import cut, dependency_graph, is_output_side
+from compress.graph.trace import forget_unused
+from compress.types import BlockEdit, ChannelEdit, Edit
+
+TOLERANCE = 1e-4
+
+
+def apply_edits(
+    graph_module: fx.GraphModule, edits: Iterable[Edit], example_inputs: Sequence[Tensor], check: bool = True
+) -> fx.GraphModule:
+    """A copy of the model with the edits made, blocks first; the original is left alone.
+
+    Raises:
+        ModelError: an edit names a layer, width or block that the model does not have.
+        CheckFailed: the sliced model does not equal the masked one to 1e-4 of the output's range.
+    """
+    edits = list(edits)
+    sliced = copy.deepcopy(graph_module)
+    for edit in edits:
+        if isinstance(edit, BlockEdit):
+            remove_block(sliced, edit.block)
+    cuts = [edit for edit in edits if isinstance(edit, ChannelEdit) and edit.remove]
+    if not cuts:
+        return sliced
+    masked = copy.deepcopy(sliced) if check else None
+    alive: dict[str, list[int]] = {}
+    graph = dependency_graph(sliced, example_inputs)
+    for edit in cuts:
+        _check_fits(sliced, edit)
+        group = cut(graph, sliced, edit.layer, edit.remove)
+        if masked is not None:
+            _mask(masked, sliced, graph, group, alive)
+    if masked is not None:
+        check_equal(sliced, masked, example_inputs)
+    return sliced
+
+
+def _check_fits(gm: fx.GraphModule, edit: ChannelEdit) -> None:
+    try:
+        layer = gm.get_submodule(edit.layer)
+    except AttributeError as error:
+        raise ModelError(f"the plan cuts layer '{edit.layer}', which this model does not have") from error
+    width = layer.out_channels if hasattr(layer, "out_channels") else getattr(layer, "out_features", None)
+    if width != edit.width:
+        raise ModelError(f"the plan expects '{edit.layer}' to have {edit.width} channels; this model has {width}")
+
+
+@torch.no_grad()
+def _mask(
+    masked: fx.GraphModule,
+    sliced: fx.GraphModule,
+    graph: tp.DependencyGraph,
+    group: tp.Group,
+    alive: dict[str, list[int]],
+) -> None:
+    """Zero, in the masked copy, every weight that reads one of the group's removed channels.
+
+    `alive` maps a layer to the original numbers of the input channels it still has: a layer behind a concatenation
+    is cut once per group, and later cuts count in what the earlier ones left.
+    """
+    paths = {id(module): path for path, module in sliced.named_modules()}
+    for dep, indices in group:
+        path = paths.get(id(dep.target.module))
+        if path is None or is_output_side(graph, dep):
+            continue
+        layer = masked.get_submodule(path)
+        transposed = isinstance(layer, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d))
+        if getattr(layer, "weight", None) is None:
+            continue
+        axis = 0 if transposed else 1
+        left = alive.setdefault(path, list(range(layer.weight.shape[axis])))
+        gone = {left[int(i)] for i in indices}
+        layer.weight.index_fill_(axis, torch.tensor(sorted(gone)), 0.0)
+        alive[path] = [i for i in left if i not in gone]
+
+
+def check_equal(sliced: fx.GraphModule, masked: fx.GraphModule, example_inputs: Sequence[Tensor]) -> float:
+    """The largest difference of the two models on random inputs, relative to the output's range.
+
+    Raises:
+        CheckFailed: it is above 1e-4.
+    """
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn((2, *x.shape[1:]), generator=generator).to(x.dtype) for x in example_inputs]
+    with torch.no_grad():
+        got, want = sliced(*inputs), masked(*inputs)
+    error = float((got - want).abs().max() / want.abs().max().clamp_min(1e-6))
+    if not error <= TOLERANCE:
+        raise CheckFailed(f"the sliced model differs from the masked one by {error:.1e} of its range (allowed 1e-4)")
+    return error
+
+
+def remove_block(graph_module: fx.GraphModule, name: str) -> None:
+    """Replace the residual sum `name` by its skip path, in place.
+
+    Raises:
+        ModelError: the model has no such sum.
+    """
+    nodes = {node.name: node for node in graph_module.graph.nodes}
+    node = nodes.get(name)
+    if node is None or node.op != "call_function" or op_name(node) != "add":
+        raise ModelError(f"the plan removes block '{name}', which this model does not have")
+    order = {n: i for i, n in enumerate(graph_module.graph.nodes)}
+    skip = min(node.all_input_nodes, key=lambda n: order[n])
+    node.replace_all_uses_with(skip)
+    graph_module.graph.erase_node(node)
+    forget_unused(graph_module)

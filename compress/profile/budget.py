@@ -1,0 +1,64 @@
+"""A budget in numbers: what a model would cost on the target, and by how much that is too much."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from compress.types import LatencyModel, Number, OpRecord, Scheme
+
+# What a mobile file holds beside the weights: its graph, names and quantization parameters. Fitted on this project's
+# own artifacts of the three examples (see profiles/README.md); the budget is checked again on the real files.
+FILE_BYTES = 6_000
+FILE_BYTES_PER_OP = {"float32": 250, "w8a8": 900}
+BYTES_PER_WEIGHT = {"float32": 4, "w8a8": 1}
+BYTES_PER_QUANTIZED_CHANNEL = 12  # scale, zero point and the 32-bit bias of one output channel
+
+
+@dataclass(frozen=True, slots=True)
+class CostModel:
+    """Predicts the figures a budget may limit, from a model's ops, for one compute unit and scheme."""
+
+    latency: LatencyModel
+    scheme: Scheme
+
+    def figures(self, ops: Sequence[OpRecord]) -> dict[str, float]:
+        """`latency_ms`, `size_bytes` (of one artifact) and `macs` of a model made of `ops`."""
+        predicted = self.latency.predict(ops, self.scheme).latency.value
+        return {
+            "latency_ms": float("inf") if predicted is None else predicted,
+            "size_bytes": float(artifact_bytes(ops, self.scheme)),
+            "macs": float(sum(op.macs or 0 for op in ops)),
+        }
+
+    def latency_of(self, ops: Sequence[OpRecord]) -> Number:
+        """The predicted latency with its interval and origin."""
+        return self.latency.predict(ops, self.scheme).latency
+
+
+def artifact_bytes(ops: Sequence[OpRecord], scheme: Scheme) -> int:
+    """The expected size of one artifact of a model made of `ops`: a prediction, good to about a fifth."""
+    kernels = [op for op in ops if not op.fused_into and op.kind != "reshape"]
+    weights = sum(op.weight_count for op in ops if op.kind != "norm" or not op.fused_into)
+    channels = sum(op.channels[1] for op in kernels if op.weight_count) if scheme != "float32" else 0
+    graph = FILE_BYTES + FILE_BYTES_PER_OP[scheme] * len(kernels)
+    return graph + weights * BYTES_PER_WEIGHT[scheme] + channels * BYTES_PER_QUANTIZED_CHANNEL
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Upper limits on predicted figures; a figure without a limit is free."""
+
+    values: Mapping[str, float]
+
+    def excess(self, figures: Mapping[str, float]) -> float:
+        """By how much the figures break the limits: the sum of relative excesses, 0 where all hold."""
+        return sum(max(0.0, figures[name] / limit - 1.0) for name, limit in self.values.items())
+
+    def worst(self, figures: Mapping[str, float]) -> str:
+        """The limit broken most, with its figure, in words; "" where all hold."""
+        broken = {n: figures[n] / limit for n, limit in self.values.items() if figures[n] > limit}
+        if not broken:
+            return ""
+        name = max(broken, key=lambda n: broken[n])
+        return f"{name} {figures[name]:.4g} (limit {self.values[name]:.4g})"

@@ -1,0 +1,131 @@
+"""The end of a run on the terminal: what came out, whether it fits, and where the report lies. 100 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from compress.report import words
+from compress.report.figure import Figure
+from compress.report.schema import METRICS, ArtifactRow, Report
+
+_STYLES = {"good": "bold green", "bad": "bold red", "open": "bold"}
+
+
+def print_report(report: Report, folder: Path | None = None, console: Console | None = None) -> None:
+    """Print the report's tables to `console` (default: standard output), and where its files in `folder` are."""
+    console = console or Console()
+    for part in parts(report):
+        console.print(part)
+    if folder is not None:
+        console.print(Text.assemble(("report  ", "bold"), str(folder / "report.html")), soft_wrap=True)
+
+
+def parts(report: Report) -> Iterator[RenderableType]:
+    """The verdict, then each table that has rows, then the warnings."""
+    side, outcome = words.status(report)
+    yield Text.assemble((f"{report.name}: {outcome}", _STYLES[side]))
+    yield Text(report.verdict or words.verdict(report))
+    for table in (models(report), budget(report), artifacts(report), baseline(report)):
+        if table.row_count:
+            yield Text()
+            yield table
+    yield Text()
+    yield from (Text(f"warning: {warning}", style="yellow") for warning in report.warnings)
+
+
+def _table(title: str, *columns: str, numbers: int = 0) -> Table:
+    """A plain table; the columns from the second on are right-aligned, `numbers` of them (0: all)."""
+    looks: dict[str, Any] = {"box": box.SIMPLE_HEAD, "show_edge": False, "padding": (0, 1)}
+    table = Table(title=Text(title), title_justify="left", title_style="bold", **looks)
+    for place, column in enumerate(columns):
+        right = place > 0 and (not numbers or place <= numbers)
+        table.add_column(Text(column), justify="right" if right else "left", overflow="fold")
+    return table
+
+
+def _cell(figure: Figure | None, with_origin: bool = False) -> Text:
+    """A figure as a cell: value, interval, and its origin on request."""
+    shown = words.with_interval(figure)
+    return Text(
+        f"{shown} {figure.origin}" if with_origin and figure is not None and figure.value is not None else shown
+    )
+
+
+def models(report: Report) -> Table:
+    """Teacher against student."""
+    names = (f"teacher, {report.teacher.scheme}", f"student, {report.student.scheme}")
+    table = _table("Teacher and student", "", *names, "of teacher", "origin")
+    table.columns[-1].justify = "left"
+    for key in METRICS:
+        before, after = getattr(report.teacher, key), getattr(report.student, key)
+        if before is None and after is None:
+            continue
+        title = {"quality": report.quality_name, "latency": "Latency"}.get(key, words.TITLES[key])
+        relation = words.share_text(words.ratio(before, after))
+        if key == "quality":
+            relation = f"{words.signed(words.difference(before, after))} {words.difference_unit(after)}".strip()
+        kind = (after or before).origin
+        where = f"{kind}, {words.target_label(report)}" if key == "latency" else kind
+        table.add_row(Text(title), _cell(before), _cell(after), Text(relation), Text(where))
+    return table
+
+
+def budget(report: Report) -> Table:
+    """Each limit, and whether it is met."""
+    table = _table("Budget", "limit", "allowed", "student", "met", numbers=2)
+    for row in report.budget:
+        met = (
+            Text("not decided") if row.met is None else Text("met", "green") if row.met else Text("not met", "bold red")
+        )
+        unit = words.limit_unit(row.limit, row.unit or (row.actual.unit if row.actual else ""))
+        allowed = Text(words.value_text(row.value, unit))
+        table.add_row(
+            Text(row.limit), allowed, _cell(row.actual, True), Text.assemble(met, f"  {row.note}" if row.note else "")
+        )
+    return table
+
+
+def artifacts(report: Report) -> Table:
+    """Each file: size, parity, quality and latency on this host."""
+    names = ("file", "size", "max error", "SQNR", report.quality_name, "host p50", "host p90", "check")
+    table = _table("Artifacts, checked and measured on this host (not on the target)", *names)
+    table.columns[0].no_wrap = True
+    table.columns[-1].justify = "left"
+    for row in report.artifacts:
+        size = Text(words.value_text(row.size_bytes, "bytes")) if row.size_bytes is not None else Text("\N{EN DASH}")
+        shown = [_cell(figure) for figure in (row.max_error, row.sqnr_db, row.quality, row.latency, row.latency_p90)]
+        table.add_row(Text(f"{row.format} {row.scheme}"), size, *shown, _check(row))
+    return table
+
+
+def _check(row: ArtifactRow) -> Text:
+    """What verification said of an artifact, and why where it did not pass."""
+    if row.passed is False:
+        return Text(f"failed: {row.reason}".removesuffix(": "), "bold red")
+    if not row.ran_on:
+        return Text(words.NOT_RUN)
+    return Text("passed", "green") if row.passed else Text("not checked")
+
+
+def baseline(report: Report) -> Table:
+    """Teacher and student on this host, measured alternately."""
+    table = _table(
+        "Host comparison, measured alternately on this host (not on the target)",
+        "model",
+        "format",
+        "size",
+        "p50",
+        "p90",
+    )
+    table.columns[1].justify = "left"
+    for row in report.baseline:
+        size = words.value_text(row.size_bytes, "bytes") if row.size_bytes is not None else "\N{EN DASH}"
+        table.add_row(Text(row.name), Text(row.format), Text(size), _cell(row.latency), _cell(row.latency_p90))
+    return table

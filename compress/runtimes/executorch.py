@@ -1,0 +1,51 @@
+"""Runs ExecuTorch programs (.pte) in the ExecuTorch runtime with its XNNPACK and portable kernels."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from compress.runtimes.session import Session
+
+
+class ExecutorchSession:
+    """A .pte file in ExecuTorch's Python runtime."""
+
+    name = "ExecuTorch"
+
+    def __init__(self, path: Path, threads: int) -> None:
+        from executorch.extension.pybindings import portable_lib  # noqa: F401 - registers the kernels
+        from executorch.runtime import Runtime
+
+        self.version = importlib.metadata.version("executorch")
+        self.threads = threads
+        _set_threads(threads)
+        self._program: Any = Runtime.get().load_program(path.read_bytes())
+        self._method: Any = self._program.load_method("forward")
+
+    def run(self, *inputs: np.ndarray) -> list[np.ndarray]:
+        """The outputs for one set of inputs, float32."""
+        _set_threads(self.threads)
+        tensors = [torch.from_numpy(np.array(value, np.float32, order="C")) for value in inputs]
+        return [np.array(value.numpy()) for value in self._method.execute(tensors)]
+
+    def close(self) -> None:
+        """Frees the method and the program."""
+        self._method = self._program = None
+
+
+def _set_threads(threads: int) -> None:
+    """Gives the runtime's one thread pool, which all its programs share, this many threads."""
+    from executorch.extension.pybindings import _C
+
+    if _C._threadpool_get_thread_count() != threads:
+        _C._unsafe_reset_threadpool(threads)
+
+
+def open_session(path: Path, threads: int) -> Session:
+    """The file, loaded."""
+    return ExecutorchSession(path, threads)

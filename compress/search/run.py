@@ -1,0 +1,181 @@
+"""Architecture search on inherited weights: Optuna's NSGA-II proposes, quick quality and predicted cost judge.
+
+The study lies in an SQLite file in the run folder (or any Optuna storage that several machines share). A killed search
+resumes from its finished trials; as each proposal is seeded by the number of finished trials, it goes on exactly as
+it would have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import optuna
+from torch import Tensor
+
+from compress.errors import Infeasible
+from compress.profile.budget import Limits
+from compress.search.space import Space
+from compress.types import Edit, edit_from_dict, edit_to_dict
+
+Judge = Callable[[tuple[Edit, ...]], tuple[float, dict[str, float]]]
+"""Edits -> (quick quality, predicted figures)."""
+
+UNIFORM_SHARES = (1.0, 0.75, 0.5, 0.25)
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """The chosen candidate's edits, and every trial: number, quality, figures, and whether it is on the front."""
+
+    edits: tuple[Edit, ...]
+    chosen: int
+    trials: tuple[dict[str, Any], ...] = ()
+    space_size: int = 0
+    kind = "search"
+    pinned: Mapping[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as plain JSON data."""
+        return {
+            "kind": self.kind,
+            "edits": [edit_to_dict(edit) for edit in self.edits],
+            "chosen": self.chosen,
+            "trials": list(self.trials),
+            "space_size": self.space_size,
+            "pinned": dict(self.pinned),
+        }
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Self:
+        """The plan back from plain JSON data."""
+        edits = tuple(edit_from_dict(edit) for edit in record["edits"])
+        return cls(edits, record["chosen"], tuple(record["trials"]), record["space_size"], record["pinned"])
+
+    def table(self) -> list[tuple[str, str, str]]:
+        """Rows (layer or block, before, after)."""
+        rows = []
+        for edit in self.edits:
+            data = edit_to_dict(edit)
+            if data["edit"] == "block":
+                rows.append((data["block"], "block", "removed"))
+            else:
+                rows.append((data["layer"], str(data["width"]), str(data["width"] - len(data["remove"]))))
+        return rows
+
+
+def search(
+    space: Space,
+    scores: Mapping[str, Tensor],
+    judge: Judge,
+    limits: Limits,
+    *,
+    trials: int,
+    population: int,
+    seed: int,
+    storage: str,
+    higher_is_better: bool,
+    must_meet: bool,
+    pinned: Mapping[str, str] | None = None,
+    watch: Callable[[int, int], None] | None = None,
+) -> SearchPlan:
+    """Run (or go on with) the study and choose: inside the limits the best quality, else the least excess.
+
+    Raises:
+        Infeasible: `must_meet` and no candidate is inside the limits; carries the closest.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = _open(storage, seed, population, higher_is_better)
+    seeds = [space.uniform(share) for share in UNIFORM_SHARES]
+    while (done := len(_finished(study))) < trials:
+        study.sampler = optuna.samplers.NSGAIISampler(population_size=population, seed=_mix(seed, done))
+        if done < len(seeds):
+            study.enqueue_trial(seeds[done], user_attrs={"uniform": UNIFORM_SHARES[done]})
+        trial = study.ask()
+        choice = space.sample(trial)
+        quality, figures = judge(space.edits(choice, scores))
+        trial.set_user_attr("choice", choice)
+        trial.set_user_attr("figures", figures)
+        study.tell(trial, [quality, figures["latency_ms"]])
+        if watch is not None:
+            watch(done + 1, trials)
+    return _choose(study, space, scores, limits, higher_is_better, must_meet, pinned or {})
+
+
+def _open(storage: str, seed: int, population: int, higher_is_better: bool) -> optuna.Study:
+    """The study, free of trials that a killed process left running (a copy of the finished ones takes its place)."""
+    directions = ["maximize" if higher_is_better else "minimize", "minimize"]
+    study = optuna.create_study(study_name="search", storage=storage, directions=directions, load_if_exists=True)
+    stale = [t for t in study.get_trials(deepcopy=False) if not t.state.is_finished()]
+    if not stale or not storage.startswith("sqlite"):
+        return study
+    kept = _finished(study)
+    optuna.delete_study(study_name="search", storage=storage)
+    study = optuna.create_study(study_name="search", storage=storage, directions=directions)
+    study.add_trials(kept)
+    return study
+
+
+def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+
+
+def _mix(seed: int, number: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}:{number}".encode()).digest()[:4], "big")
+
+
+def _choose(
+    study: optuna.Study,
+    space: Space,
+    scores: Mapping[str, Tensor],
+    limits: Limits,
+    higher_is_better: bool,
+    must_meet: bool,
+    pinned: Mapping[str, str],
+) -> SearchPlan:
+    finished = _finished(study)
+    front = {trial.number for trial in study.best_trials}
+    sign = 1.0 if higher_is_better else -1.0
+
+    def rank(trial: optuna.trial.FrozenTrial) -> tuple[float, float, int]:
+        return limits.excess(trial.user_attrs["figures"]), -sign * trial.values[0], trial.number
+
+    best = min(finished, key=rank)
+    edits = space.edits(best.user_attrs["choice"], scores)
+    plan = SearchPlan(edits, best.number, tuple(_row(t, front) for t in finished), space.size, pinned)
+    if must_meet and rank(best)[0] > 0:
+        limit = limits.worst(best.user_attrs["figures"])
+        raise Infeasible(
+            f"no candidate of {len(finished)} meets the budget: the closest (trial {best.number}) has {limit}; "
+            "raise that limit, give more trials, or add a prune step with ratio: auto",
+            plan.to_dict(),
+            limit,
+        )
+    return plan
+
+
+def _row(trial: optuna.trial.FrozenTrial, front: set[int]) -> dict[str, Any]:
+    figures = {name: float(value) for name, value in trial.user_attrs["figures"].items()}
+    choice = json.loads(json.dumps(trial.user_attrs["choice"]))
+    return {
+        "number": trial.number,
+        "quality": trial.values[0],
+        **figures,
+        "on_front": trial.number in front,
+        "choice": choice,
+    }
+
+
+def label(choice: Mapping[str, int]) -> str:
+    """A candidate in a few words for a hover text: blocks removed and widths."""
+    gone = [key.removeprefix("keep:") for key, kept in choice.items() if key.startswith("keep:") and not kept]
+    widths = [f"{key.removeprefix('width:')}={w}" for key, w in choice.items() if key.startswith("width:")]
+    return "; ".join(filter(None, [f"without {', '.join(gone)}" if gone else "", ", ".join(widths)]))
+
+
+def best_per_front(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows on the Pareto front, fastest first."""
+    return sorted((row for row in rows if row["on_front"]), key=lambda row: row["latency_ms"])

@@ -1,0 +1,68 @@
+"""The search step: Optuna proposes widths and depth, inherited weights and predicted cost judge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from compress import search as room
+from compress.checkpoint import Student
+from compress.graph.cost import cost_of
+from compress.graph.groups import WidthModel, residual_blocks
+from compress.graph.surgery import apply_edits
+from compress.job import Job
+from compress.recipe import Search
+from compress.steps.outcome import Outcome, model_figures
+from compress.steps.prune import channel_scores
+from compress.train.norms import recalibrate_norms
+
+
+def run(job: Job, index: int, settings: Search, folder: Path, student: Student) -> Outcome:
+    """Search, choose, and cut the student accordingly."""
+    model, inputs = student.model, job.example_inputs
+    widths = WidthModel(model, inputs)
+    blocks = residual_blocks(model, inputs)
+    space = room.make_space(
+        widths.groups, blocks, settings.space, settings.min_width, job.latency_model.channel_multiple
+    )
+    scores = channel_scores(job, model, settings.importance, batches=8)
+    cost = job.cost_model()
+    calibration = list(job.train_batches(settings.calibration_batches))
+
+    def judge(edits: Any) -> tuple[float, dict[str, float]]:
+        candidate = apply_edits(model, edits, inputs)
+        figures = cost.figures(cost_of(candidate, inputs).ops)
+        recalibrate_norms(candidate, calibration)
+        quality = job.quality(candidate, "validation", settings.quick_samples)
+        return float(quality.value or 0.0), figures
+
+    later = [step for step in job.recipe.steps[index:] if step.verb == "prune" and step.settings.ratio == "auto"]
+    with job.console.progress("search") as bar:
+        plan = room.search(
+            space,
+            scores,
+            judge,
+            job.limits,
+            trials=settings.trials,
+            population=settings.population,
+            seed=job.recipe.seed,
+            storage=settings.storage or f"sqlite:///{folder / 'study.db'}",
+            higher_is_better=job.task.higher_is_better,
+            must_meet=not later,
+            pinned={g.layer: g.pinned for g in widths.groups if g.pinned},
+            watch=bar.update,
+        )
+    before = model_figures(job, model, job.recipe.scheme)
+    cut = apply_edits(model, plan.edits, inputs)
+    recalibrate_norms(cut, calibration)
+    record = plan.to_dict()
+    on_front = sum(trial["on_front"] for trial in plan.trials)
+    return Outcome(
+        f"trial {plan.chosen} of {len(plan.trials)} ({on_front} on the front, {plan.space_size:.3g} candidates)",
+        before,
+        model_figures(job, cut, job.recipe.scheme),
+        plan=record,
+        table=plan.table(),
+        extra={"trials": record["trials"], "chosen": plan.chosen, "quality_name": job.task.quality_name},
+        student=Student(cut, [*student.plans, {"kind": "search", "edits": record["edits"]}]),
+    )

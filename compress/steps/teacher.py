@@ -1,0 +1,60 @@
+"""The teacher step: load the model, train it where the recipe asks, trace it, evaluate it and count what it costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from compress.checkpoint import Student, check_finite
+from compress.errors import DataError, RecipeError
+from compress.job import Job
+from compress.steps.outcome import Outcome, model_figures
+from compress.steps.training import train
+
+
+def run(job: Job, index: int, settings: Any, folder: Path, student: Student | None) -> Outcome:
+    """Load or train the teacher; its traced form becomes the base of every later step."""
+    base = job.untrained_base()
+    history: list[dict[str, Any]] = []
+    train_settings = job.recipe.teacher.train
+    if train_settings is not None and not job.recipe.teacher.weights:
+        if not job.task.labelled:
+            raise RecipeError("teacher.train: the task has no labels to learn from; give teacher.weights instead")
+        task = job.task
+
+        def loss(modules: Any, batch: Any) -> dict[str, Any]:
+            return {"loss": task.loss(modules["model"](*batch.inputs), batch.target)}
+
+        result = train(job, index, folder, base, loss, task.train_batch, train_settings, judge=base)
+        history = result.history
+    check_finite(base.state_dict(), "the teacher")
+    _check_output(job, base)
+    job.__dict__["base"] = base
+    figures = model_figures(job, base, "float32")
+    quality = figures["quality"]
+    test = job.quality(job.teacher)
+    warnings = [
+        f"MACs of {count} x {op} are not known and not counted" for op, count in job.teacher_cost.unknown_ops.items()
+    ]
+    cost = job.teacher_cost
+    summary = (
+        f"{cost.params:,} parameters, {cost.macs / 1e6:.2f} M MACs, "
+        f"{job.task.quality_name} {test.value:.4f} (test, n={test.n})"
+    )
+    extra = {
+        "test_quality": test.to_dict(),
+        "more_qualities": {
+            n: q.to_dict() for n, q in job.judged_task.more_qualities(job.predictor(job.teacher)).items()
+        },
+    }
+    return Outcome(
+        summary, {"quality": quality}, figures, history=history, warnings=warnings, extra=extra, student=Student(base)
+    )
+
+
+def _check_output(job: Job, base: nn.Module) -> None:
+    batch = next(iter(job.task.batches("validation")), None)
+    if batch is None or len(batch) == 0:
+        raise DataError("the task's validation split yields nothing; check the data path in the task file")

@@ -1,0 +1,72 @@
+"""One way from a recipe's settings into the training loop, for every step that trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.job import Job
+from compress.tasks import Batch
+from compress.train import FitResult, LoopSettings, OptimizerSettings, Player, fit
+
+Draw = Callable[[Tensor, torch.Generator], Batch]
+
+
+def train(
+    job: Job,
+    index: int,
+    folder: Path,
+    model: nn.Module,
+    loss: Callable[[Any, Any], dict[str, Tensor]],
+    draw: Draw,
+    settings: Any,
+    judge: nn.Module,
+    epochs: int | None = None,
+    on_epoch: Callable[[int], None] | None = None,
+) -> FitResult:
+    """Train `model` by `loss` in place; quality on the validation split is that of `judge`.
+
+    `settings` is a recipe section with the training keys (see `recipe.Training`).
+    """
+    optimizer = OptimizerSettings(
+        settings.optimizer,
+        settings.learning_rate,
+        getattr(settings, "weight_decay", 0.0),
+        getattr(settings, "momentum", 0.9),
+        getattr(settings, "schedule", "cosine"),
+        getattr(settings, "warm_up", 0.05),
+        getattr(settings, "clip_norm", 5.0),
+    )
+    loop = LoopSettings(
+        epochs=settings.epochs if epochs is None else epochs,
+        batch_size=settings.batch_size or job.task.batch_size,
+        seed=job.recipe.seed * 1_000 + index,
+        checkpoint_every_s=settings.checkpoint_every_s,
+        evaluate_every=getattr(settings, "evaluate_every", 1),
+        keep=settings.keep,
+        ema_decay=getattr(settings, "ema", 0.0),
+    )
+    task = job.judged_task if "base" in job.__dict__ else job.task
+    sign = 1.0 if task.higher_is_better else -1.0
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.requires_grad_(True)
+    with job.console.progress(f"{job.verbs[index]}") as bar:
+        result = fit(
+            [Player("model", model, loss, optimizer)],
+            draw,
+            task.train_size(),
+            loop,
+            job.fabric,
+            folder,
+            evaluate=lambda: task.quality(job.predictor(judge), "validation"),
+            better=lambda new, old: sign * new > sign * old,
+            on_epoch=on_epoch,
+            watch=bar.watch,
+        )
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    model.to(job.fabric.device if job.fabric.device.type == "cpu" else "cpu")
+    return result

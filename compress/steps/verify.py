@@ -1,0 +1,107 @@
+"""The verify step: every artifact in its real runtime against the model, value by value and by the task's quality."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compress import runtimes
+from compress import verify as room
+from compress.checkpoint import Student
+from compress.job import Job
+from compress.recipe import Verify
+from compress.steps.export import ARTIFACTS, programs
+from compress.steps.outcome import Outcome
+from compress.types import Artifact, Number
+
+
+def run(job: Job, index: int, settings: Verify, folder: Path, student: Student) -> Outcome:
+    """Verify all artifacts; one that fails its gate fails the run."""
+    artifacts = [Artifact.from_dict(a) for a in job.extra_of("export")["artifacts"]]
+    samples = held_samples(job, settings.samples)
+    exported = programs(job, None, student)
+    rows: list[dict[str, Any]] = []
+    qualities: dict[str, Number] = {}
+    with job.console.progress("verify") as bar:
+        for number, artifact in enumerate(artifacts):
+            bar.update(number, len(artifacts), f"{artifact.format} {artifact.scheme}")
+            model = student.model if artifact.scheme == "float32" else student.final
+            if artifact.scheme not in qualities:
+                qualities[artifact.scheme] = job.quality(model, "test", settings.quality_samples)
+            rows.append(_verify(job, settings, artifact, model, exported.get(artifact.scheme), samples, qualities))
+    failed = [f"{row['format']} {row['scheme']}: {row['reason']}" for row in rows if not row["passed"]]
+    ran = sum(row["quality"] is not None for row in rows)
+    return Outcome(
+        f"{len(rows) - len(failed)} of {len(rows)} pass, {ran} ran in their runtime here",
+        extra={"rows": rows, "own_quality": {scheme: q.to_dict() for scheme, q in qualities.items()}},
+        warnings=failed,
+        failed="; ".join(failed),
+        exit_code=1 if failed else 0,
+    )
+
+
+def _verify(
+    job: Job,
+    settings: Verify,
+    artifact: Artifact,
+    model: nn.Module,
+    program: Any,
+    samples: list[tuple[np.ndarray, ...]],
+    qualities: dict[str, Number],
+) -> dict[str, Any]:
+    limits = room.Threshold(max_relative_error=settings.max_relative_error)
+    if artifact.scheme != "float32":
+        limits = room.Threshold(min_sqnr_db=settings.min_sqnr_db)
+    folder = job.folder / ARTIFACTS
+    found = room.verify_artifact(artifact, folder, torch_reference(model), samples, limits, program)
+    row = {**found.to_dict(), "scheme": artifact.scheme, "quality": None, "more_qualities": {}}
+    if runtimes.available(artifact.format) is None and found.samples:
+        predict = runtime_predictor(folder / artifact.path, artifact.format)
+        quality = job.judged_task.quality(predict, "test", settings.quality_samples)
+        row["quality"] = quality.to_dict()
+        row["more_qualities"] = {n: q.to_dict() for n, q in job.judged_task.more_qualities(predict).items()}
+        gap = abs((quality.value or 0.0) - (qualities[artifact.scheme].value or 0.0))
+        if found.passed and gap > settings.max_quality_gap:
+            row["passed"] = False
+            row["reason"] = f"its quality is {gap:.4f} from the model's own (allowed {settings.max_quality_gap:g})"
+    return row
+
+
+def held_samples(job: Job, count: int) -> list[tuple[np.ndarray, ...]]:
+    """The first test samples as batch-1 arrays."""
+    found: list[tuple[np.ndarray, ...]] = []
+    for batch in job.task.batches("test"):
+        for i in range(len(batch)):
+            found.append(tuple(x[i : i + 1].contiguous().numpy() for x in batch.inputs))
+            if len(found) == count:
+                return found
+    return found
+
+
+def torch_reference(model: nn.Module) -> Callable[..., list[np.ndarray]]:
+    """The model as a function of arrays."""
+
+    def reference(*arrays: np.ndarray) -> list[np.ndarray]:
+        model.eval()
+        with torch.no_grad():
+            output = model(*(torch.from_numpy(a) for a in arrays))
+        return [output.numpy()]
+
+    return reference
+
+
+def runtime_predictor(path: Path, format: str) -> Callable[..., Tensor]:
+    """An artifact as a function of tensors (N, ...), run sample by sample in its runtime."""
+    session = runtimes.load(path, format)
+
+    def predict(*inputs: Tensor) -> Tensor:
+        arrays = [x.contiguous().numpy() for x in inputs]
+        rows = [session.run(*(a[i : i + 1] for a in arrays))[0] for i in range(len(arrays[0]))]
+        return torch.from_numpy(np.concatenate(rows))
+
+    return predict

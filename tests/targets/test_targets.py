@@ -1,0 +1,114 @@
+"""Targets: what ships loads and says where it is from; what is wrong is refused in one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from compress.errors import RecipeError, UnknownName
+from compress.resources import data_folder
+from compress.targets import list_targets, load_target
+
+GOOD = """
+name: mine
+soc: some chip
+sources: {soc: its data sheet}
+units:
+  cpu: {kind: cpu, runtimes: [onnx], schemes: [float32, w8a8], channel_multiple: {float32: 4, w8a8: 16}}
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_shipped_targets_are_all_there() -> None:
+    assert {"host", "pixel-4", "galaxy-s10", "iphone-xs", "galaxy-s25"} <= set(list_targets())
+
+
+@pytest.mark.parametrize("name", list_targets())
+def test_every_fact_of_a_shipped_target_has_a_source(name: str) -> None:
+    target = load_target(name)
+    assert target.name == name
+    facts = {f"{unit}.{fact}" for unit in target.units for fact in ("runtimes", "schemes", "channel_multiple")}
+    assert facts | {"soc"} <= set(target.sources)
+    assert {key.split(".")[0] for key in target.sources} <= {"soc", *target.units}, "a source for no unit"
+    assert all(line.strip() for line in target.sources.values())
+
+
+@pytest.mark.parametrize("name", list_targets())
+def test_every_profile_of_a_shipped_target_is_there(name: str) -> None:
+    for unit in load_target(name).units.values():
+        assert (data_folder("profiles") / unit.profile).is_file()
+
+
+def test_a_target_is_read_from_a_path_with_a_multiple_per_scheme(tmp_path: Path) -> None:
+    unit = load_target(write(tmp_path, GOOD)).unit("cpu")
+    assert (unit.multiple_for("float32"), unit.multiple_for("w8a8")) == (4, 16)
+    assert load_target(str(tmp_path / "mine.yaml")).soc == "some chip"
+
+
+def test_one_multiple_serves_every_scheme(tmp_path: Path) -> None:
+    text = GOOD.replace("{float32: 4, w8a8: 16}", "8")
+    unit = load_target(write(tmp_path, text)).unit("cpu")
+    assert unit.multiple_for("float32") == unit.multiple_for("w8a8") == 8
+
+
+def test_unknown_names_carry_the_nearest() -> None:
+    with pytest.raises(UnknownName, match="pixel-4") as caught:
+        load_target("pixel4")
+    assert caught.value.nearest[0] == "pixel-4"
+    with pytest.raises(UnknownName, match="unknown unit 'gpuu'; did you mean gpu"):
+        load_target("pixel-4").unit("gpuu")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ("soc: some chip", "", "soc"),
+        ("soc: some chip", "soc: some chip\nspeed: 3", "speed"),
+        ("kind: cpu", "kind: tpu", "units.cpu.kind"),
+        ("[float32, w8a8]", "[float32, w4a4]", "units.cpu.schemes"),
+        ("w8a8: 16", "w8a8: 0", "units.cpu"),
+        (", w8a8: 16", "", "units.cpu"),
+        ("runtimes: [onnx]", "runtimes: []", "units.cpu.runtimes"),
+        ("runtimes: [onnx]", "runtimes: [onnx], profile: ../x.json", "units.cpu"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_file_and_key(tmp_path: Path, old: str, new: str, key: str) -> None:
+    assert old in GOOD
+    path = write(tmp_path, GOOD.replace(old, new))
+    with pytest.raises(RecipeError) as caught:
+        load_target(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: key '{key}") and "\n" not in message
+
+
+@pytest.mark.parametrize("text", ["a: [", "- a\n- b", "", "\ttabs: 1"])
+def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_target(write(tmp_path, text))
+    assert "mine.yaml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"none\.yaml: cannot read"):
+        load_target(tmp_path / "none.yaml")
+
+
+def test_a_target_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_target("host").soc = "other"  # type: ignore[misc]
+
+
+def test_targets_and_predictions_import_neither_torch_nor_numpy() -> None:
+    code = (
+        "import sys, compress.targets, compress.profile.roofline; print(sorted({'torch', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
