@@ -30,6 +30,8 @@ VERBS = {
     "report": "Write report.json and report.html again, doing only what is not done yet.",
 }
 
+PIPE_WIDTH = 110  # columns of the report's tables where no terminal says how many it has
+
 Source = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe (YAML), or an earlier run's folder.")]
 Out = Annotated[
     Path | None,
@@ -135,9 +137,11 @@ def _print_result(result: RunResult, as_json: bool) -> None:
     elif as_json:
         print((result.folder / "report.json").read_text(encoding="utf-8"), end="")
     else:
+        from rich.console import Console
+
         from compress.report import print_report
 
-        print_report(result.report, result.folder)
+        print_report(result.report, result.folder, Console(width=None if sys.stdout.isatty() else PIPE_WIDTH))
 
 
 def _read_source(source: Path, overrides: Sequence[str]) -> tuple[Recipe, Path, Path | None]:

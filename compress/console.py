@@ -29,7 +29,7 @@ class Console:
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Bar]:
-        """A progress bar with elapsed and remaining time; on a pipe it stays silent and only its end is printed."""
+        """A progress bar with elapsed and remaining time; on a pipe it stays silent."""
         columns = (
             TextColumn("  {task.description}"),
             BarColumn(bar_width=30),
@@ -39,7 +39,7 @@ class Console:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        with Progress(*columns, console=self.rich, transient=True, disable=self.quiet) as bars:
+        with Progress(*columns, console=self.rich, transient=True, disable=self.quiet or not self.rich.is_terminal) as bars:
             yield Bar(bars, bars.add_task(title, total=None, note=""))
 
 

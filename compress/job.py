@@ -142,7 +142,8 @@ class Job:
     @cached_property
     def teacher(self) -> fx.GraphModule:
         """The frozen teacher."""
-        return copy.deepcopy(self.base).eval().requires_grad_(False)
+        frozen = copy.deepcopy(self.base).eval().requires_grad_(False)
+        return frozen.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     @cached_property
     def judged_task(self) -> Task:

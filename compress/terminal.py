@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -24,6 +25,9 @@ def guarded(verbose: bool, as_json: bool = False) -> Iterator[None]:
     if verbose:
         logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s")
         logging.getLogger("compress").setLevel(logging.DEBUG)
+    else:  # of the libraries underneath: nothing that a user of the command line can act on
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
     try:
         yield
         sys.stdout.flush()
@@ -61,7 +65,9 @@ def error_record(error: CompressError) -> dict[str, Any]:
     """The error as plain data, for `--json`; a budget that cannot be met comes with the closest plan."""
     record: dict[str, Any] = {"error": one_line(error), "kind": type(error).__name__, "exit_code": error.exit_code}
     if isinstance(error, Infeasible):
-        record |= {"limit": error.limit, "closest": error.closest}
+        from compress.report.figure import plain
+
+        record |= {"limit": error.limit, "closest": plain(error.closest)}
     return record
 
 

@@ -83,7 +83,7 @@ def _tidy(package: Path) -> None:
     manifest["itemInfoEntries"] = dict(sorted(entries.items()))
     root = manifest.get("rootModelIdentifier")
     manifest["rootModelIdentifier"] = renamed.get(root, root)
-    manifest_path.write_text(json.dumps(manifest, indent=4, sort_keys=True))  # as coremltools writes it back
+    manifest_path.write_text(json.dumps(manifest, indent=4, sort_keys=True) + "\n")  # as coremltools rewrites it
     for stray in package.glob("*debug*.json"):
         stray.unlink()
 

@@ -49,12 +49,13 @@ def refusal(error: BaseException, program: ExportedProgram, format: str) -> Comp
 def find_op(program: ExportedProgram, name: str) -> Node | None:
     """The first call of the op, or the node, that is called `name` ("aten.median", "median"), else None.
 
-    Exporters decompose before they refuse, so the name is looked up in the program, then in its decompositions.
+    Exporters decompose before they refuse, so the name is looked up in the program, then in its decompositions. The
+    namespace does not count: what is aten.digamma in the program may be prims.digamma to the exporter.
     """
-    plain = name.replace("::", ".")
+    bare = name.replace("::", ".").rsplit(".", 1)[-1]
     for form in _forms(program):
         for node in form:
-            if plain in (node.name, op_name(node), op_name(node).split(".", 1)[-1]):
+            if bare in (node.name, op_name(node).rsplit(".", 1)[-1]):
                 return node
     return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from compress.graph.groups import WidthModel
 from compress.types import LatencyModel, Number, OpRecord, Scheme
 
 # What a mobile file holds beside the weights: its graph, names and quantization parameters. Fitted on this project's
@@ -62,3 +63,26 @@ class Limits:
             return ""
         name = max(broken, key=lambda n: broken[n])
         return f"{name} {figures[name]:.4g} (limit {self.values[name]:.4g})"
+
+
+def useful_widths(widths: WidthModel, cost: CostModel, min_share: float) -> dict[str, tuple[int, ...]]:
+    """For each free group the widths worth having, from narrow to full: multiples that are predicted to be faster.
+
+    A narrower layer is not a faster one by itself: kernels work in blocks of channels, so a width inside a block
+    costs what the full block does, and removing channels there only loses quality. Such widths are left out.
+    """
+    multiple, found = cost.latency.channel_multiple, {}
+    full_ms = cost.figures(widths.base.ops)["latency_ms"]
+    for group in widths.free:
+        kept, last_ms = [group.width], full_ms
+        least = max(1, round(group.width * min_share))
+        start = (group.width - 1) // multiple * multiple
+        for width in range(start, least - 1, -multiple):
+            if width < 1:
+                break
+            latency_ms = cost.figures(widths.ops({group.layer: group.width - width}))["latency_ms"]
+            if latency_ms < last_ms * (1 - 1e-9):
+                kept.append(width)
+                last_ms = latency_ms
+        found[group.layer] = tuple(reversed(kept))
+    return found

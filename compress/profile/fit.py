@@ -131,13 +131,14 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     folder = chosen.out or data_folder("profiles")
     for name in chosen.only or list_targets():
-        for unit, described in load_target(name).units.items():
+        target = load_target(name)
+        for unit, described in target.units.items():
             if described.calibration is None:
                 continue
-            profile = fit_unit(chosen.tables, name, unit, described, described.calibration)
+            profile = fit_unit(chosen.tables, target.name, unit, described, described.calibration)
             write_profile(profile, folder / described.profile)
             for scheme, constants in profile.schemes.items():
-                print(report_line(f"{name} {unit} {scheme}", constants))
+                print(report_line(f"{target.name} {unit} {scheme}", constants))
 
 
 def report_line(label: str, constants: SchemeConstants) -> str:

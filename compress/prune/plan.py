@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from compress.errors import Infeasible
-from compress.graph.groups import ChannelGroup, WidthModel
-from compress.profile.budget import CostModel, Limits
+from compress.graph.groups import WidthModel
+from compress.profile.budget import CostModel, Limits, useful_widths
 from compress.types import ChannelEdit, edit_from_dict, edit_to_dict
 
 
@@ -50,12 +50,11 @@ class PrunePlan:
 def plan_ratio(
     widths: WidthModel, scores: Mapping[str, Tensor], cost: CostModel, ratio: float, max_ratio: float
 ) -> PrunePlan:
-    """Remove the share `ratio` of every group's channels, least important first, rounded to the target's multiple."""
-    multiple, removed = cost.latency.channel_multiple, {}
-    for group in widths.free:
-        wanted = group.width * (1 - ratio)
-        keep = max(_floor(group, multiple, max_ratio), round(wanted / multiple) * multiple)
-        removed[group.layer] = max(0, group.width - keep)
+    """Remove about the share `ratio` of every group's channels, least important first, at the nearest useful width."""
+    removed = {}
+    for layer, choices in useful_widths(widths, cost, 1 - max_ratio).items():
+        wanted = choices[-1] * (1 - ratio)
+        removed[layer] = choices[-1] - min(choices, key=lambda width: (abs(width - wanted), width))
     return _finish(widths, scores, cost, removed)
 
 
@@ -64,7 +63,7 @@ def plan_budget(
 ) -> PrunePlan:
     """Remove what the budget asks for and no more, the least importance per predicted gain first.
 
-    Channels go in chunks that leave each width a multiple of what the target wants. At each step the chunk with the
+    Channels go in chunks, from one useful width (see `useful_widths`) to the next. At each step the chunk with the
     lowest importance per unit of excess it takes away is removed; when the limits hold, chunks that turned out not to
     be needed come back, the most important first.
 
@@ -92,7 +91,7 @@ class _Greedy:
         self, widths: WidthModel, scores: Mapping[str, Tensor], cost: CostModel, limits: Limits, max_ratio: float
     ) -> None:
         self.widths, self.cost, self.limits = widths, cost, limits
-        self.multiple, self.max_ratio = cost.latency.channel_multiple, max_ratio
+        self.choices = useful_widths(widths, cost, 1 - max_ratio)
         self.cheapest_first = {g.layer: torch.sort(scores[g.layer]).values.cumsum(0) for g in widths.free}
         self.removed = {group.layer: 0 for group in widths.free}
         self.steps: list[tuple[float, str, int]] = []
@@ -119,9 +118,11 @@ class _Greedy:
     def _best_step(self, excess: float, macs: float) -> tuple[float, str, int] | None:
         best: tuple[float, float, str, int] | None = None
         for group in self.widths.free:
-            count = _chunk(group, self.removed[group.layer], self.multiple, self.max_ratio)
-            if not count:
+            width = group.width - self.removed[group.layer]
+            narrower = [w for w in self.choices[group.layer] if w < width]
+            if not narrower:
                 continue
+            count = width - narrower[-1]
             trial = {**self.removed, group.layer: self.removed[group.layer] + count}
             new_excess, new_macs = self._state(trial)
             # Where the cost is flat (a floor of overheads) fewer MACs break the tie, so that the search moves on.
@@ -138,23 +139,10 @@ class _Greedy:
         return float(sums[already + count - 1]) - before
 
     def _give_back(self) -> None:
-        for loss, layer, count in sorted(self.steps, reverse=True):
+        for _, layer, count in sorted(self.steps, reverse=True):
             trial = {**self.removed, layer: self.removed[layer] - count}
             if self._state(trial)[0] == 0:
                 self.removed = trial
-
-
-def _floor(group: ChannelGroup, multiple: int, max_ratio: float) -> int:
-    """The fewest channels a group may keep."""
-    least = max(1, -(-int(group.width * (1 - max_ratio)) // multiple) * multiple)
-    return min(group.width, max(least, min(multiple, group.width)))
-
-
-def _chunk(group: ChannelGroup, removed: int, multiple: int, max_ratio: float) -> int:
-    """How many channels the next step takes so that the rest is a multiple; 0 where the group is at its floor."""
-    width = group.width - removed
-    smaller = (width - 1) // multiple * multiple
-    return width - smaller if smaller >= _floor(group, multiple, max_ratio) else 0
 
 
 def _finish(widths: WidthModel, scores: Mapping[str, Tensor], cost: CostModel, removed: Mapping[str, int]) -> PrunePlan:

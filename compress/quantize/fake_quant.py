@@ -18,8 +18,10 @@ from compress.quantize.schemes import Precision
 
 State = Literal["observe", "train", "frozen"]
 
-# Weight of the newest batch in the moving range, as in torch's own moving-average observer.
-_NEWEST = 0.01
+# Weight of the newest batch in the moving range. Ten times torch's 0.01: here training after quantization takes some
+# hundred steps, and a range that lags behind growing values cuts their gradients off (with 0.01 the loss of twenty SGD
+# steps fell 0.36 where it fell 0.84 in float).
+_NEWEST = 0.1
 
 
 def checked_state(state: str) -> State:

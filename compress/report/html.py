@@ -154,7 +154,12 @@ def _tiles(report: Report) -> list[dict[str, Any]]:
             tiles.append({"key": key, "big": big, "label": label, "share": share, "before": before, "after": after})
     change = words.difference(teacher.quality, student.quality)
     if change is not None:
-        label = f"{words.difference_unit(student.quality)} {report.quality_name} against the teacher".strip()
+        unit = words.difference_unit(student.quality)
+        label = (
+            f"{unit} of {report.quality_name}, against the teacher"
+            if unit
+            else f"{report.quality_name}, against the teacher"
+        )
         big = words.signed(change)
         tiles.append(
             {
@@ -176,7 +181,7 @@ def counted(value: float | None, unit: str) -> Figure | None:
 
 def duration(seconds: float) -> str:
     """Wall time: "41.3 s", "6 min 12 s", "1 h 04 min"."""
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -36,7 +36,7 @@ def significant(value: float, digits: int = 3) -> str:
     if value == 0:
         return "0"
     size = abs(value)
-    if size >= 10**digits:
+    if size >= 10**digits - 0.5:
         shown = f"{value:,.0f}" if size < 1e6 else f"{value:.{digits - 1}e}"
     elif size < 1e-3:
         shown = f"{value:.1e}"
@@ -48,7 +48,7 @@ def significant(value: float, digits: int = 3) -> str:
 def scaled(value: float) -> str:
     """`value` with a decimal prefix: 40.6 M."""
     for size, prefix in _PREFIXES:
-        if abs(value) >= size:
+        if abs(value) >= 0.9995 * size:
             return f"{significant(value / size)} {prefix}"
     return significant(value) if value != int(value) else f"{int(value)}"
 

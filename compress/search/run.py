@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -24,7 +25,8 @@ from compress.types import Edit, edit_from_dict, edit_to_dict
 Judge = Callable[[tuple[Edit, ...]], tuple[float, dict[str, float]]]
 """Edits -> (quick quality, predicted figures)."""
 
-UNIFORM_SHARES = (1.0, 0.75, 0.5, 0.25)
+UNIFORM = ((1.0, 1), (0.75, 1), (0.5, 1), (0.25, 1), (1.0, 2), (0.5, 2))
+"""The first candidates: (share of every width, keep every n-th block); they span the front from the start."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,18 @@ def search(
         Infeasible: `must_meet` and no candidate is inside the limits; carries the closest.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     study = _open(storage, seed, population, higher_is_better)
-    seeds = [space.uniform(share) for share in UNIFORM_SHARES]
+    seeds = [space.uniform(share, every) for share, every in UNIFORM]
     while (done := len(_finished(study))) < trials:
-        study.sampler = optuna.samplers.NSGAIISampler(population_size=population, seed=_mix(seed, done))
+        study.sampler = optuna.samplers.NSGAIISampler(
+            population_size=population,
+            seed=_mix(seed, done),
+            # Inside the budget comes before better: generations gather where the answer lies.
+            constraints_func=lambda trial: (limits.excess(trial.user_attrs["figures"]),),
+        )
         if done < len(seeds):
-            study.enqueue_trial(seeds[done], user_attrs={"uniform": UNIFORM_SHARES[done]})
+            study.enqueue_trial(seeds[done])
         trial = study.ask()
         choice = space.sample(trial)
         quality, figures = judge(space.edits(choice, scores))
@@ -137,7 +145,7 @@ def _choose(
     pinned: Mapping[str, str],
 ) -> SearchPlan:
     finished = _finished(study)
-    front = {trial.number for trial in study.best_trials}
+    front = _front(finished, higher_is_better)
     sign = 1.0 if higher_is_better else -1.0
 
     def rank(trial: optuna.trial.FrozenTrial) -> tuple[float, float, int]:
@@ -155,6 +163,18 @@ def _choose(
             limit,
         )
     return plan
+
+
+def _front(trials: Sequence[optuna.trial.FrozenTrial], higher_is_better: bool) -> set[int]:
+    """The trials that no other beats in quality and latency at once, whether or not they keep the budget."""
+    sign = 1.0 if higher_is_better else -1.0
+    front: set[int] = set()
+    best = float("-inf")
+    for trial in sorted(trials, key=lambda t: (t.values[1], -sign * t.values[0], t.number)):
+        if sign * trial.values[0] > best:
+            best = sign * trial.values[0]
+            front.add(trial.number)
+    return front
 
 
 def _row(trial: optuna.trial.FrozenTrial, front: set[int]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compress.graph.groups import Block, ChannelGroup
+from compress.graph.groups import Block
 from compress.types import BlockEdit, ChannelEdit, Edit
 
 
@@ -27,9 +27,9 @@ class Space:
             choice[f"width:{layer}"] = widths[trial.suggest_int(f"width:{layer}", 0, len(widths) - 1)]
         return choice
 
-    def uniform(self, share: float) -> dict[str, int]:
-        """The parameters of the candidate with every group at about `share` of its width and all blocks kept."""
-        parameters = {f"keep:{b.name}": 1 for b in self.blocks}
+    def uniform(self, share: float, keep_every: int = 1) -> dict[str, int]:
+        """The parameters of the candidate with every group at about `share` of its width and every n-th block kept."""
+        parameters = {f"keep:{b.name}": int(i % keep_every == 0) for i, b in enumerate(self.blocks)}
         for layer, widths in self.widths.items():
             nearest = min(range(len(widths)), key=lambda i: abs(widths[i] - share * widths[-1]))
             parameters[f"width:{layer}"] = nearest
@@ -56,14 +56,7 @@ class Space:
         return total
 
 
-def make_space(
-    groups: Sequence[ChannelGroup], blocks: Sequence[Block], kind: str, min_width: float, multiple: int
-) -> Space:
-    """The space of widths, of depth, or of both."""
-    widths = {}
-    for group in groups if kind in ("width", "width_depth") else ():
-        least = max(1, round(group.width * min_width))
-        choices = [w for w in range(multiple, group.width, multiple) if w >= least] + [group.width]
-        if not group.pinned and len(choices) > 1:
-            widths[group.layer] = tuple(choices)
-    return Space(widths, tuple(blocks) if kind in ("depth", "width_depth") else ())
+def make_space(widths: Mapping[str, tuple[int, ...]], blocks: Sequence[Block], kind: str) -> Space:
+    """The space of widths, of depth, or of both; `widths` are the useful ones of each free group."""
+    choices = {layer: tuple(w) for layer, w in widths.items() if len(w) > 1} if "width" in kind else {}
+    return Space(choices, tuple(blocks) if "depth" in kind else ())

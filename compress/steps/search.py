@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import math
+import tempfile
 from pathlib import Path
 from typing import Any
 
+from torch import fx
+
 from compress import search as room
 from compress.checkpoint import Student
+from compress.distill import Learner, Logit, Settings
 from compress.graph.cost import cost_of
 from compress.graph.groups import WidthModel, residual_blocks
 from compress.graph.surgery import apply_edits
 from compress.job import Job
+from compress.profile.budget import useful_widths
 from compress.recipe import Search
 from compress.steps.outcome import Outcome, model_figures
 from compress.steps.prune import channel_scores
+from compress.train import LoopSettings, OptimizerSettings, Player, fit
 from compress.train.norms import recalibrate_norms
+
+
+def _recover(job: Job, settings: Search, candidate: fx.GraphModule) -> None:
+    """A few distillation steps in the one loop, so that a candidate is judged by what it can become, in place."""
+    method = Logit(job.teacher, candidate, job.example_inputs, Settings())
+    optimizer = OptimizerSettings(learning_rate=settings.recovery_learning_rate, warm_up_share=0.0)
+    batch_size = min(job.task.batch_size, job.task.train_size())
+    size = min(settings.recovery_steps * batch_size, job.task.train_size())
+    loop = LoopSettings(max(1, settings.recovery_steps * batch_size // size), batch_size, job.recipe.seed, math.inf)
+    with tempfile.TemporaryDirectory() as scratch:
+        player = Player("model", Learner(candidate), lambda m, batch: method.loss(m["model"], batch), optimizer)
+        fit([player], job.task.train_batch, size, loop, job.fabric, Path(scratch))
+    candidate.eval()
 
 
 def run(job: Job, index: int, settings: Search, folder: Path, student: Student) -> Outcome:
@@ -22,17 +42,17 @@ def run(job: Job, index: int, settings: Search, folder: Path, student: Student) 
     model, inputs = student.model, job.example_inputs
     widths = WidthModel(model, inputs)
     blocks = residual_blocks(model, inputs)
-    space = room.make_space(
-        widths.groups, blocks, settings.space, settings.min_width, job.latency_model.channel_multiple
-    )
-    scores = channel_scores(job, model, settings.importance, batches=8)
     cost = job.cost_model()
+    space = room.make_space(useful_widths(widths, cost, settings.min_width), blocks, settings.space)
+    scores = channel_scores(job, model, settings.importance, batches=8)
     calibration = list(job.train_batches(settings.calibration_batches))
 
     def judge(edits: Any) -> tuple[float, dict[str, float]]:
         candidate = apply_edits(model, edits, inputs)
         figures = cost.figures(cost_of(candidate, inputs).ops)
         recalibrate_norms(candidate, calibration)
+        if settings.recovery_steps:
+            _recover(job, settings, candidate)
         quality = job.quality(candidate, "validation", settings.quick_samples)
         return float(quality.value or 0.0), figures
 

@@ -77,7 +77,7 @@ def pipeline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakePipeline:
     fake = FakePipeline(tmp_path / "run")
     monkeypatch.setitem(sys.modules, "compress.pipeline", fake)
     monkeypatch.setattr("compress.pipeline", fake, raising=False)
-    monkeypatch.setattr("compress.report.print_report", lambda report, folder: print(f"report of {report['name']}"))
+    monkeypatch.setattr("compress.report.print_report", lambda report, *_: print(f"report of {report['name']}"))
     return fake
 
 
@@ -181,7 +181,7 @@ def test_v_brings_the_traceback(recipe: Path, pipeline: FakePipeline, capsys: Ca
 
 
 def test_an_error_under_json_is_json_too(recipe: Path, pipeline: FakePipeline, capsys: Capture) -> None:
-    pipeline.answer = errors.Infeasible("no plan meets the budget", {"macs": 3}, "latency_ms")
+    pipeline.answer = errors.Infeasible("no plan meets the budget", {"macs": 3, "size": float("inf")}, "latency_ms")
     assert main(["run", str(recipe), "--json"]) == 3
     told = json.loads(capsys.readouterr().out)
     assert told == {
@@ -189,7 +189,7 @@ def test_an_error_under_json_is_json_too(recipe: Path, pipeline: FakePipeline, c
         "kind": "Infeasible",
         "exit_code": 3,
         "limit": "latency_ms",
-        "closest": {"macs": 3},
+        "closest": {"macs": 3, "size": None},
     }
 
 

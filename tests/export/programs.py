@@ -7,11 +7,12 @@ from functools import cache
 
 import numpy as np
 import torch
-import torch.ao.quantization.fx._decomposed  # noqa: F401 - registers the quantized_decomposed ops
+import torch.ao.quantization.fx._decomposed
 from torch import Tensor, nn
 from torch.export import ExportedProgram, export
 from torch.fx import GraphModule, Interpreter, Node
 
+# Importing torch.ao.quantization.fx._decomposed is what registers these.
 ops = torch.ops.quantized_decomposed
 WEIGHTED = ("conv2d", "linear")
 ACTIVATIONS = ("relu", "hardtanh")

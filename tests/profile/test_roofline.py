@@ -10,7 +10,7 @@ import pytest
 
 from compress.errors import RecipeError, UnknownName
 from compress.profile.constants import HeldOut, Profile, SchemeConstants
-from compress.profile.roofline import Roofline, load_latency_model, padded
+from compress.profile.roofline import Roofline, load_latency_model
 from compress.targets import list_targets, load_target
 from compress.types import LatencyModel, OpRecord, Scheme
 
@@ -65,6 +65,14 @@ def test_an_op_takes_the_longer_of_arithmetic_and_memory_and_its_overhead() -> N
     (cost, _) = slow.predict([conv(4, 4)], "float32").by_op
     assert cost.latency_ms == pytest.approx((2 * 4 * 64 + 144) * 4 / 0.1 * 1e-6 + 0.001)
     assert cost.bound == "memory"
+
+
+def test_widths_count_as_the_next_full_block() -> None:
+    full = latency(stated(), [conv(4, 8)])
+    assert latency(stated(), [conv(3, 5)]) == latency(stated(), [conv(1, 8)]) == full
+    assert latency(stated(), [conv(5, 8)]) == pytest.approx(2 * (full - 0.011) + 0.011)
+    assert latency(stated(), [conv(5, 5, groups=5)]) == latency(stated(), [conv(8, 8, groups=8)])
+    assert latency(stated(), [plain("pool", (1, 5, 8, 8))]) == latency(stated(), [plain("pool", (1, 8, 8, 8))])
 
 
 def test_without_overlap_both_times_count_and_a_chain_costs_its_steps() -> None:
@@ -142,7 +150,8 @@ def test_more_channels_never_cost_less(target: str, unit: str) -> None:
     model = load_latency_model(loaded, unit)
     makers = [
         lambda n: [conv(n, 16)], lambda n: [conv(16, n)], lambda n: [conv(n, n, kernel=1)],
-        lambda n: [conv(n + 1, n + 1, groups=n + 1)], lambda n: [conv(16 * n, 16 * n, groups=8)], lambda n: [linear(n, 10)],
+        lambda n: [conv(n + 1, n + 1, groups=n + 1)], lambda n: [conv(16 * n, 16 * n, groups=8)],
+        lambda n: [linear(n, 10)],
         lambda n: [plain("elementwise", (1, n, 8, 8))], lambda n: [plain("norm", (1, 16, n))],
     ]  # fmt: skip
     for scheme in loaded.unit(unit).schemes:
@@ -160,7 +169,8 @@ def test_an_odd_width_costs_what_the_full_block_costs(target: str, unit: str) ->
         for _ in range(50):
             fan_in, fan_out, size = random.randint(1, 300), random.randint(1, 300), random.randint(1, 40)
             odd = latency(model, [conv(fan_in, fan_out, size)], scheme)
-            full = latency(model, [conv(padded(fan_in, multiple), padded(fan_out, multiple), size)], scheme)
+            full_in, full_out = (-(-width // multiple) * multiple for width in (fan_in, fan_out))
+            full = latency(model, [conv(full_in, full_out, size)], scheme)
             assert odd == pytest.approx(full)
 
 

@@ -11,7 +11,9 @@ from torch import nn
 from compress.errors import UnknownName
 from compress.graph.trace import trace
 from compress.quantize import apply, calibrate, float_weights, freeze, plan, prepare, set_state
+from compress.quantize.fake_quant import FakeQuantLayer
 from compress.quantize.network import fake_quants
+from compress.quantize.schemes import precision
 
 
 def ready(built, scheme: str = "w8a8"):
@@ -44,27 +46,31 @@ def test_every_float_weight_gets_a_gradient(built) -> None:
 
 def test_the_gradient_of_a_weight_passes_straight_through_the_rounding() -> None:
     torch.manual_seed(0)
-    model, x = nn.Sequential(nn.Linear(6, 4)).eval(), torch.randn(8, 6)
-    prepared = prepare(trace(model, (x,)), "w4a8")
-    calibrate(prepared, [x])
-    set_state(prepared, "frozen")
-    prepared(x).sum().backward()
-    inputs = torch.fake_quantize_per_tensor_affine(x, *fake_quants(prepared)["x"].parameters_now(), -128, 127)
-    expected = inputs.sum(0).expand(4, 6)
-    torch.testing.assert_close(prepared.get_submodule("0").weight.grad, expected)
+    layer, x = FakeQuantLayer(nn.Linear(6, 4), precision("w4a8")), torch.randn(8, 6)
+    y = layer(x)
+    assert not torch.allclose(y, nn.functional.linear(x, layer.weight, layer.bias), atol=1e-3)
+    y.sum().backward()
+    torch.testing.assert_close(layer.weight.grad, x.sum(0).expand(4, 6))
 
 
-def test_the_loss_falls_over_twenty_steps(build) -> None:
-    digits = build("digits")
-    prepared, targets = ready(digits), torch.randint(0, 10, (16,))
-    optimizer, losses = torch.optim.SGD(prepared.parameters(), lr=0.05), []
+def descend(model: nn.Module, x: torch.Tensor, targets: torch.Tensor) -> list[float]:
+    """The losses of twenty plain SGD steps."""
+    optimizer, losses = torch.optim.SGD(model.parameters(), lr=0.5), []
     for _ in range(20):
-        loss = nn.functional.cross_entropy(prepared(digits.batches[0]), targets)
+        loss = nn.functional.cross_entropy(model(x), targets)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
-    assert losses[-1] < 0.5 * losses[0]
+    return losses
+
+
+def test_the_loss_falls_as_it_does_without_quantization(build) -> None:
+    digits = build("digits")
+    prepared, targets = ready(digits), torch.randint(0, 10, (16,))
+    plain = descend(copy.deepcopy(digits.folded), digits.batches[0], targets)
+    losses = descend(prepared, digits.batches[0], targets)
+    assert losses[0] - losses[-1] > 0.8 * (plain[0] - plain[-1]) > 0.2
     trained = copy.deepcopy(digits.folded)
     trained.load_state_dict(float_weights(prepared))
     made = freeze(prepared)
@@ -111,23 +117,28 @@ def test_weights_come_back_under_the_folded_models_keys_and_copies_are_whole(bui
 
 def test_training_beats_post_training_at_four_bits() -> None:
     torch.manual_seed(0)
-    teacher = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    teacher = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
+    for layer in teacher[::2]:
+        nn.init.normal_(layer.weight, std=layer.in_features**-0.5 * 1.4)  # outputs of the inputs' size
     x, held = torch.randn(256, 8), torch.randn(256, 8)
     folded = trace(teacher, (x[:2],))
     with torch.no_grad():
-        goal, held_goal = teacher(x), teacher(held)
+        held_goal = teacher(held)
     post = apply(folded, plan(folded, "w4a8", x.split(64)))
     prepared = prepare(folded, "w4a8")
     calibrate(prepared, x.split(64))
-    optimizer = torch.optim.Adam(prepared.train().parameters(), lr=3e-3)
-    for _ in range(150):
+    optimizer = torch.optim.Adam(prepared.train().parameters(), lr=1e-2)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 200)
+    for _ in range(200):
         optimizer.zero_grad()
-        nn.functional.mse_loss(prepared(x), goal).backward()
+        batch = torch.randn(128, 8)
+        nn.functional.mse_loss(prepared(batch), teacher(batch).detach()).backward()
         optimizer.step()
+        schedule.step()
     made, trained = freeze(prepared), copy.deepcopy(folded)
     trained.load_state_dict(float_weights(prepared))
     aware = apply(trained, made)
     with torch.no_grad():
         errors = [float(nn.functional.mse_loss(model(held), held_goal)) for model in (aware, post)]
-    assert errors[0] < 0.5 * errors[1], errors
+    assert errors[0] < 0.7 * errors[1], errors
     assert all(int(v.abs().max()) <= 7 for v in aware.state_dict().values() if v.dtype == torch.int8)

@@ -10,6 +10,10 @@ from tests.report.sample import example
     [
         (40_813_184, "MACs", "40.8 M"),
         (999, "MACs", "999"),
+        (999_999, "MACs", "1.00 M"),
+        (999.7, "ms", "1,000 ms"),
+        (1_234.5, "ms", "1,234 ms"),
+        (2.5e7, "ms", "2.50e+07 ms"),
         (272_474, "parameters", "272 k"),
         (1_089_896, "bytes", "1.09 MB"),
         (812, "bytes", "812 B"),
