@@ -15,9 +15,10 @@ import torch.ao.quantization.fx._decomposed
 from torch import Tensor, fx, nn
 
 from compress.errors import ModelError
+from compress.quantize.clamps import clamp_bounds
 from compress.quantize.layers import PER_TENSOR, functional_form, integer_weight
 from compress.quantize.quant_plan import Activation, QuantPlan
-from compress.quantize.rules import LAYERS, clamp_bounds
+from compress.quantize.rules import LAYERS
 from compress.quantize.schemes import precision
 
 # Importing torch.ao.quantization.fx._decomposed is what registers the ops.

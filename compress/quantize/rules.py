@@ -26,6 +26,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from compress.quantize.clamps import argument, clamp_bounds
+
 aten = torch.ops.aten
 
 LAYERS = (
@@ -196,31 +198,6 @@ def absorbs(graph_module: fx.GraphModule, producer: fx.Node, activation: fx.Node
     return kind is Kind.OWN and producer.target is aten.add.Tensor and bounds == (0.0, None)
 
 
-def clamp_bounds(node: fx.Node) -> tuple[float | None, float | None] | None:
-    """The (low, high) to which an op cuts its input, relu included; None where it is no such op."""
-    if node.op != "call_function":
-        return None
-    if node.target is aten.relu.default:
-        return (0.0, None)
-    if node.target is aten.relu6.default:
-        return (0.0, 6.0)
-    if node.target is aten.hardtanh.default:
-        return _bound(node, 1, "min_val", -1.0), _bound(node, 2, "max_val", 1.0)
-    if node.target in (aten.clamp.default, aten.clip.default):
-        return _bound(node, 1, "min", None), _bound(node, 2, "max", None)
-    return None
-
-
-def _bound(node: fx.Node, place: int, name: str, default: float | None) -> float | None:
-    value = _argument(node, place, name, default)
-    return None if value is None else float(value)
-
-
-def _argument(node: fx.Node, place: int, name: str, default: Any) -> Any:
-    """An argument of a call, however it was passed."""
-    return node.args[place] if len(node.args) > place else node.kwargs.get(name, default)
-
-
 def _layer_rule(layer: nn.Module) -> Rule:
     if isinstance(layer, LAYERS):
         return Rule(Kind.LAYER)
@@ -248,8 +225,8 @@ def _binary_rule(node: fx.Node) -> Rule:
 
 def _pad_rule(node: fx.Node) -> Rule:
     is_constant = node.target is aten.constant_pad_nd.default
-    mode = "constant" if is_constant else _argument(node, 2, "mode", "constant")
-    value = _argument(node, 2 if is_constant else 3, "value", None)
+    mode = "constant" if is_constant else argument(node, 2, "mode", "constant")
+    value = argument(node, 2 if is_constant else 3, "value", None)
     if mode == "constant" and value not in (None, 0, 0.0):
         return Rule(Kind.FLOAT, "it pads with another value than zero")
     return SHARE

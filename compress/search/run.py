@@ -29,6 +29,10 @@ UNIFORM = ((1.0, 1), (0.75, 1), (0.5, 1), (0.25, 1), (1.0, 2), (0.5, 2))
 """The first candidates: (share of every width, keep every n-th block); they span the front from the start."""
 
 
+SLACK = 0.1
+"""The excess that a search may leave to a later `prune: {ratio: auto}`, which cuts finer than whole candidates do."""
+
+
 @dataclass(frozen=True)
 class SearchPlan:
     """The chosen candidate's edits, and every trial: number, quality, figures, and whether it is on the front."""
@@ -148,8 +152,10 @@ def _choose(
     front = _front(finished, higher_is_better)
     sign = 1.0 if higher_is_better else -1.0
 
+    slack = 0.0 if must_meet else SLACK
+
     def rank(trial: optuna.trial.FrozenTrial) -> tuple[float, float, int]:
-        return limits.excess(trial.user_attrs["figures"]), -sign * trial.values[0], trial.number
+        return max(0.0, limits.excess(trial.user_attrs["figures"]) - slack), -sign * trial.values[0], trial.number
 
     best = min(finished, key=rank)
     edits = space.edits(best.user_attrs["choice"], scores)
