@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +72,9 @@ def load_weights(path: Path, key: str | None = None) -> dict[str, Tensor]:
         except SafetensorError as error:
             raise WeightsError(f"{path}: damaged or truncated safetensors ({error}); fetch it again") from error
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols; what matters is refused below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling errors come in many types
         reason = (
             "it holds more than plain tensors"
@@ -106,8 +109,10 @@ def fit_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) ->
     Raises:
         WeightsError: names the first keys that are missing, unexpected or of another shape, or not finite.
     """
-    if all(name.startswith("module.") for name in weights):
-        weights = {name.removeprefix("module."): tensor for name, tensor in weights.items()}
+    # What wrapped the model when it was saved: data parallelism, or the weights of a run's own step.
+    for prefix in ("module.", "model."):
+        if weights and all(name.startswith(prefix) for name in weights):
+            weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
     own = model.state_dict()
     optional = {name for name in own if name.endswith("num_batches_tracked")}
     missing = [k for k in own if k not in weights and k not in optional]

@@ -146,7 +146,7 @@ def _print_result(result: RunResult, as_json: bool) -> None:
 
 def _read_source(source: Path, overrides: Sequence[str]) -> tuple[Recipe, Path, Path | None]:
     """The recipe behind `source`, the folder its paths start from, and the run folder where `source` is one."""
-    from compress.recipe import _override, load_recipe, make_recipe
+    from compress.recipe import apply_override, load_recipe, make_recipe
 
     if not source.is_dir():
         return load_recipe(source, overrides), source.resolve().parent, None
@@ -155,7 +155,7 @@ def _read_source(source: Path, overrides: Sequence[str]) -> tuple[Recipe, Path, 
     recipe, folder = pipeline.load_run(source)
     record = recipe.to_dict()
     for override in overrides:
-        _override(record, override)
+        apply_override(record, override)
     return make_recipe(record, str(source)), folder, source
 
 

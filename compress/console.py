@@ -39,7 +39,9 @@ class Console:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        with Progress(*columns, console=self.rich, transient=True, disable=self.quiet or not self.rich.is_terminal) as bars:
+        with Progress(
+            *columns, console=self.rich, transient=True, disable=self.quiet or not self.rich.is_terminal
+        ) as bars:
             yield Bar(bars, bars.add_task(title, total=None, note=""))
 
 

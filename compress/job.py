@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from compress.version import __version__
 from compress.checkpoint import fit_weights, load_weights, rebuild
 from compress.console import Console
 from compress.entry import load_entry, locate_file, source_hash
@@ -29,6 +28,7 @@ from compress.targets import Target, load_target
 from compress.tasks import Batch, Task
 from compress.train import DeviceSettings, make_fabric
 from compress.types import LatencyModel, ModelCost, Number, Scheme
+from compress.version import __version__
 
 TEACHER = "teacher"
 
@@ -104,9 +104,8 @@ class Job:
         made = load_entry(self.recipe.teacher.entry, self.recipe_folder)
         model = made if isinstance(made, nn.Module) else _call(made, {}, self.recipe.teacher.entry)
         if not isinstance(model, nn.Module):
-            raise ModelError(
-                f"teacher.entry {self.recipe.teacher.entry}: gave a {type(model).__name__}; it must return a torch module"
-            )
+            entry, kind = self.recipe.teacher.entry, type(model).__name__
+            raise ModelError(f"teacher.entry {entry}: gave a {kind}; it must return a torch module")
         return model
 
     def untrained_base(self) -> fx.GraphModule:

@@ -79,7 +79,7 @@ def compress_objects(
     model: nn.Module,
     task: Task,
     *,
-    target: str = "pixel-4",
+    target: str = "host",
     unit: str = "cpu",
     budget: Mapping[str, Any] | None = None,
     steps: Any = None,
@@ -202,6 +202,8 @@ def _check_owner(job: Job) -> None:
         if foreign:
             raise RunFolderError(f"{job.folder}: holds other files ({', '.join(foreign[:3])}); choose an empty --out")
         return
+    if not list(job.folder.glob(f"steps/*/{RECORD}")):
+        return  # nothing was finished there: a first try that failed must not stand in the way of the second
     earlier = read_json(path).get("recipe", {})
     for key in ("name", "teacher", "task"):
         mine = job.recipe.to_dict()[key]
@@ -360,12 +362,12 @@ class _Runner:
 
     def _run_in_processes(self, index: int, folder: Path) -> dict[str, Any]:
         """Run a training step in `train.devices` processes; the first writes the step folder."""
-        job = self.job
+        job, devices = self.job, self.job.recipe.train.devices
         command = [
-            sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={job.recipe.train.devices}",
+            sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}",
             "-m", "compress.worker", str(job.folder), str(index),
         ]  # fmt: skip
-        threads = max(1, job.threads // job.recipe.train.devices)
+        threads = max(1, job.threads // devices)
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         with tempfile.TemporaryFile("w+") as log:
             done = subprocess.run(command, env=environment, stderr=log, stdout=sys.stderr, check=False)

@@ -304,7 +304,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     if not isinstance(record, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of keys; `compress init` writes one to start from")
     for override in overrides:
-        _override(record, override)
+        apply_override(record, override)
     return make_recipe(record, str(path), tree)
 
 
@@ -344,7 +344,12 @@ def _check_steps(record: Mapping[str, Any]) -> None:
                     raise _StepError(error, ("steps", index, verb)) from error
 
 
-def _override(record: dict[str, Any], override: str) -> None:
+def apply_override(record: dict[str, Any], override: str) -> None:
+    """Set one `key=value` in a recipe's plain data, in place.
+
+    Raises:
+        RecipeError: it is not key=value, or names a step the recipe does not have.
+    """
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise RecipeError(f"--set {override}: expected key=value, such as distill.epochs=5")

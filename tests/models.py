@@ -56,7 +56,7 @@ class Concatenating(nn.Module):
 
 
 class Upsampling(nn.Module):
-    """A small generator: transposed convolution, InstanceNorm, GroupNorm, resize, tanh; (N, 3, 8, 8) -> (N, 3, 32, 32)."""
+    """A small generator: transposed convolution, both norms, resize, tanh; (N, 3, 8, 8) -> (N, 3, 32, 32)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,5 +80,3 @@ def randomize_norms(model: nn.Module) -> nn.Module:
             module.running_mean = torch.randn(module.num_features, generator=generator)
             module.running_var = 0.5 + torch.rand(module.num_features, generator=generator)
     return model
-
-

@@ -92,7 +92,7 @@ class Tap:
             self._layer = model.get_submodule(layer)
         except AttributeError as error:
             raise ModelError(
-                f"distill: the model has no layer '{layer}'; see `compress profile -v` for names"
+                f"distill: the model has no layer '{layer}'; report.html lists them layer by layer"
             ) from error
         self.value: Tensor | None = None
 

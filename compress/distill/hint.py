@@ -1,7 +1,7 @@
-"""FitNets: Romero et al. 2015, "FitNets: Hints for Thin Deep Nets". The student's middle feature predicts the teacher's.
+"""FitNets: Romero et al. 2015, "FitNets: Hints for Thin Deep Nets". The student's middle predicts the teacher's.
 
-A regressor (a 1x1 convolution with the hint's own kind of nonlinearity left out on pre-activation taps) maps the
-student's feature to the teacher's width; it exists only while training. Trained in one stage with the logit loss.
+A regressor (a 1x1 convolution, linear because the taps sit before the nonlinearity) maps the student's feature to the
+teacher's width; it exists only while training. Trained in one stage with the logit loss.
 """
 
 from __future__ import annotations
@@ -39,11 +39,12 @@ class Hint(Logit):
         """The terms of the logit loss and `hint`."""
         with Tap(learner.student, self.layers[1]) as ours:  # type: ignore[arg-type]
             output = learner(*batch.inputs)
-        with torch.no_grad(), Tap(self.teacher, self.layers[0]) as theirs:
-            self.teacher(*batch.inputs)
+        with torch.no_grad(), Tap(self.tapped, self.layers[0]) as theirs:
+            target = self.tapped(*batch.inputs)
         predicted_NCHW, hint_NCHW = learner.extra(ours.caught), theirs.caught  # type: ignore[operator]
-        size = [min(a, b) for a, b in zip(predicted_NCHW.shape[2:], hint_NCHW.shape[2:], strict=True)]
+        (height, width), (hint_height, hint_width) = predicted_NCHW.shape[2:], hint_NCHW.shape[2:]
+        size = min(height, hint_height), min(width, hint_width)
         predicted_NCHW = nn.functional.adaptive_avg_pool2d(predicted_NCHW, size)
         hint_NCHW = nn.functional.adaptive_avg_pool2d(hint_NCHW, size)
         squared = 0.5 * (predicted_NCHW.float() - hint_NCHW.float()).square().mean()
-        return {**self.output_terms(output, batch), "hint": self.settings.feature_weight * squared}
+        return {**self.output_terms(output, target, batch), "hint": self.settings.feature_weight * squared}

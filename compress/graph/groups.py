@@ -10,7 +10,8 @@ import copy
 import logging
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -192,8 +193,9 @@ class WidthModel:
                 self.groups[index] = replace(group, pinned=group.pinned or "it has a single channel")
                 continue
             try:
-                cut(graph, work, group.layer, (0,))
-                after = cost_of(work, inputs)
+                with _quietly():
+                    cut(graph, work, group.layer, (0,))
+                    after = cost_of(work, inputs)
             except Exception as error:  # any failure of a trial cut only means: not this group
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 self.groups[index] = replace(group, pinned=f"cutting it breaks the model ({reason})")
@@ -212,6 +214,18 @@ class WidthModel:
             for name, rate in self._rates[layer].items() if count else ():
                 changes.setdefault(name, []).append((count, rate))
         return tuple(_resized(op, changes[op.name]) if op.name in changes else op for op in self.base.ops)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """No error log from torch about a shape that a trial cut broke on purpose."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _differences(before: ModelCost, after: ModelCost) -> dict[str, OpRecord]:
@@ -238,7 +252,9 @@ def _resized(op: OpRecord, changes: list[tuple[int, OpRecord]]) -> OpRecord:
     inputs, output = [list(s) for s in op.input_shapes], list(op.output_shape)
     channels, groups = list(op.channels), op.groups
     for count, rate in changes:
-        for shape, delta in zip([*inputs, output, channels], [*rate.input_shapes, rate.output_shape, rate.channels]):
+        for shape, delta in zip(
+            [*inputs, output, channels], [*rate.input_shapes, rate.output_shape, rate.channels], strict=True
+        ):
             for i, step in enumerate(delta):
                 shape[i] -= count * step
         groups -= count * rate.groups

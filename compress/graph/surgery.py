@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 import torch_pruning as tp
@@ -80,7 +81,7 @@ def _mask(
         path = paths.get(id(dep.target.module))
         if path is None or is_output_side(graph, dep):
             continue
-        layer = masked.get_submodule(path)
+        layer: Any = masked.get_submodule(path)
         transposed = isinstance(layer, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d))
         if getattr(layer, "weight", None) is None:
             continue

@@ -9,7 +9,7 @@ from compress.graph.groups import WidthModel
 from compress.types import LatencyModel, Number, OpRecord, Scheme
 
 # What a mobile file holds beside the weights: its graph, names and quantization parameters. Fitted on this project's
-# own artifacts of the three examples (see profiles/README.md); the budget is checked again on the real files.
+# own artifacts of the three examples; the budget is judged again on the real files.
 FILE_BYTES = 6_000
 FILE_BYTES_PER_OP = {"float32": 250, "w8a8": 900}
 BYTES_PER_WEIGHT = {"float32": 4, "w8a8": 1}

@@ -1,9 +1,9 @@
 """From what a value was seen to be to the range that it is quantized to.
 
-Three ways, all deterministic, `mse` by default: `minmax` covers everything seen; `percentile` cuts the rarest 0.01 % off either end;
-`mse` takes the range whose quantization error is smallest on the histogram of what was seen (cf. Nagel et al., A White
-Paper on Neural Network Quantization, 2021, section 3.1). On EfficientNet-Lite0 `mse` gave
-15.3 dB of logits, `minmax` 15.2 and `percentile` 15.1. Every range contains zero, which padding and relu need exact.
+Three ways, all deterministic. `minmax` covers everything seen; `percentile` cuts the rarest 0.01 % off either end;
+`mse`, the default, takes the range whose quantization error is smallest on the histogram of what was seen (cf. Nagel et
+al., A White Paper on Neural Network Quantization, 2021, section 3.1). On EfficientNet-Lite0 (w8a8, logits on 202 photo
+tiles) they gave 15.2, 15.1 and 15.3 dB. Every range contains zero, which padding and relu need exact.
 """
 
 from __future__ import annotations

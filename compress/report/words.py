@@ -148,7 +148,7 @@ def limit_unit(limit: str, unit: str) -> str:
 
 
 def target_label(report: Report) -> str:
-    """The target and its unit: "pixel-4 cpu"."""
+    """The target and its unit: "phone cpu"."""
     return f"{report.target.get('name', 'target')} {report.target.get('unit', '')}".strip()
 
 

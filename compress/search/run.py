@@ -83,19 +83,27 @@ def search(
     population: int,
     seed: int,
     storage: str,
+    private: bool = True,
     higher_is_better: bool,
     must_meet: bool,
+    finishable: Callable[[tuple[Edit, ...]], bool] = lambda edits: True,
     pinned: Mapping[str, str] | None = None,
     watch: Callable[[int, int], None] | None = None,
 ) -> SearchPlan:
     """Run (or go on with) the study and choose: inside the limits the best quality, else the least excess.
+
+    Where a later step can cut further (`must_meet` is False), candidates slightly over the limits count as inside them
+    if `finishable(edits)` says that the later step can do the rest.
+
+    A study is `private` where this process alone works on it; a shared one is resumed too, but what comes out then
+    depends on who proposed what. Candidates are numbered in the order in which they finished.
 
     Raises:
         Infeasible: `must_meet` and no candidate is inside the limits; carries the closest.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    study = _open(storage, seed, population, higher_is_better)
+    study = _open(storage, private, higher_is_better)
     seeds = [space.uniform(share, every) for share, every in UNIFORM]
     while (done := len(_finished(study))) < trials:
         study.sampler = optuna.samplers.NSGAIISampler(
@@ -114,20 +122,20 @@ def search(
         study.tell(trial, [quality, figures["latency_ms"]])
         if watch is not None:
             watch(done + 1, trials)
-    return _choose(study, space, scores, limits, higher_is_better, must_meet, pinned or {})
+    return _choose(study, space, scores, limits, higher_is_better, must_meet, finishable, pinned or {})
 
 
-def _open(storage: str, seed: int, population: int, higher_is_better: bool) -> optuna.Study:
-    """The study, free of trials that a killed process left running (a copy of the finished ones takes its place)."""
-    directions = ["maximize" if higher_is_better else "minimize", "minimize"]
+def _open(storage: str, private: bool, higher_is_better: bool) -> optuna.Study:
+    """The study; in a private one, trials that a killed process left running are closed as failed."""
+    optuna_direction = optuna.study.StudyDirection
+    directions = [
+        optuna_direction.MAXIMIZE if higher_is_better else optuna_direction.MINIMIZE,
+        optuna_direction.MINIMIZE,
+    ]
     study = optuna.create_study(study_name="search", storage=storage, directions=directions, load_if_exists=True)
-    stale = [t for t in study.get_trials(deepcopy=False) if not t.state.is_finished()]
-    if not stale or not storage.startswith("sqlite"):
-        return study
-    kept = _finished(study)
-    optuna.delete_study(study_name="search", storage=storage)
-    study = optuna.create_study(study_name="search", storage=storage, directions=directions)
-    study.add_trials(kept)
+    for trial in study.get_trials(deepcopy=False) if private else ():
+        if not trial.state.is_finished():
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     return study
 
 
@@ -146,24 +154,29 @@ def _choose(
     limits: Limits,
     higher_is_better: bool,
     must_meet: bool,
+    finishable: Callable[[tuple[Edit, ...]], bool],
     pinned: Mapping[str, str],
 ) -> SearchPlan:
     finished = _finished(study)
     front = _front(finished, higher_is_better)
     sign = 1.0 if higher_is_better else -1.0
 
-    slack = 0.0 if must_meet else SLACK
-
-    def rank(trial: optuna.trial.FrozenTrial) -> tuple[float, float, int]:
+    def rank(trial: optuna.trial.FrozenTrial, slack: float = 0.0) -> tuple[float, float, int]:
         return max(0.0, limits.excess(trial.user_attrs["figures"]) - slack), -sign * trial.values[0], trial.number
 
     best = min(finished, key=rank)
+    for trial in () if must_meet else sorted(finished, key=lambda t: rank(t, SLACK)):
+        if rank(trial)[0] == 0 or finishable(space.edits(trial.user_attrs["choice"], scores)):
+            best = trial
+            break
+    numbers = {trial.number: i for i, trial in enumerate(finished)}
+    rows = tuple(_row(trial, numbers[trial.number], trial.number in front) for trial in finished)
     edits = space.edits(best.user_attrs["choice"], scores)
-    plan = SearchPlan(edits, best.number, tuple(_row(t, front) for t in finished), space.size, pinned)
+    plan = SearchPlan(edits, numbers[best.number], rows, space.size, pinned)
     if must_meet and rank(best)[0] > 0:
         limit = limits.worst(best.user_attrs["figures"])
         raise Infeasible(
-            f"no candidate of {len(finished)} meets the budget: the closest (trial {best.number}) has {limit}; "
+            f"no candidate of {len(finished)} meets the budget: the closest (trial {plan.chosen}) has {limit}; "
             "raise that limit, give more trials, or add a prune step with ratio: auto",
             plan.to_dict(),
             limit,
@@ -183,14 +196,14 @@ def _front(trials: Sequence[optuna.trial.FrozenTrial], higher_is_better: bool) -
     return front
 
 
-def _row(trial: optuna.trial.FrozenTrial, front: set[int]) -> dict[str, Any]:
+def _row(trial: optuna.trial.FrozenTrial, number: int, on_front: bool) -> dict[str, Any]:
     figures = {name: float(value) for name, value in trial.user_attrs["figures"].items()}
     choice = json.loads(json.dumps(trial.user_attrs["choice"]))
     return {
-        "number": trial.number,
+        "number": number,
         "quality": trial.values[0],
         **figures,
-        "on_front": trial.number in front,
+        "on_front": on_front,
         "choice": choice,
     }
 

@@ -12,6 +12,7 @@ from torch import fx
 from compress import search as room
 from compress.checkpoint import Student
 from compress.distill import Learner, Logit, Settings
+from compress.errors import Infeasible
 from compress.graph.cost import cost_of
 from compress.graph.groups import WidthModel, residual_blocks
 from compress.graph.surgery import apply_edits
@@ -19,9 +20,12 @@ from compress.job import Job
 from compress.profile.budget import useful_widths
 from compress.recipe import Search
 from compress.steps.outcome import Outcome, model_figures
-from compress.steps.prune import channel_scores
+from compress.steps.prune import channel_scores, make_plan
 from compress.train import LoopSettings, OptimizerSettings, Player, fit
 from compress.train.norms import recalibrate_norms
+
+QUICK_PLAN = {"importance": "magnitude", "batches": 1}
+"""Whether the prune step can meet the budget depends on widths alone, so any importance will do to find out."""
 
 
 def _recover(job: Job, settings: Search, candidate: fx.GraphModule) -> None:
@@ -56,6 +60,13 @@ def run(job: Job, index: int, settings: Search, folder: Path, student: Student) 
         quality = job.quality(candidate, "validation", settings.quick_samples)
         return float(quality.value or 0.0), figures
 
+    def finishable(edits: Any) -> bool:
+        try:
+            make_plan(job, apply_edits(model, edits, inputs), later[0].settings.model_copy(update=QUICK_PLAN))
+        except Infeasible:
+            return False
+        return True
+
     later = [step for step in job.recipe.steps[index:] if step.verb == "prune" and step.settings.ratio == "auto"]
     with job.console.progress("search") as bar:
         plan = room.search(
@@ -67,8 +78,10 @@ def run(job: Job, index: int, settings: Search, folder: Path, student: Student) 
             population=settings.population,
             seed=job.recipe.seed,
             storage=settings.storage or f"sqlite:///{folder / 'study.db'}",
+            private=settings.storage is None,
             higher_is_better=job.task.higher_is_better,
             must_meet=not later,
+            finishable=finishable,
             pinned={g.layer: g.pinned for g in widths.groups if g.pinned},
             watch=bar.update,
         )

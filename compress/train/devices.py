@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy, FSDPStrategy
+from lightning_fabric.strategies import DDPStrategy, FSDPStrategy, Strategy
 
 from compress.train.settings import DeviceSettings
 
@@ -17,19 +15,10 @@ def make_fabric(settings: DeviceSettings) -> Fabric:
     """A Fabric for these settings, ready to use in this process (already launched where it is one of several)."""
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    strategy = (
-        {"auto": "auto", "ddp": DDPStrategy(), "fsdp": FSDPStrategy()}[settings.strategy]
-        if (settings.devices > 1)
-        else "auto"
-    )
+    strategies: dict[str, str | Strategy] = {"auto": "auto", "ddp": DDPStrategy(), "fsdp": FSDPStrategy()}
     return Fabric(
         accelerator=settings.accelerator,
         devices=settings.devices,
-        strategy=strategy,
+        strategy=strategies[settings.strategy] if settings.devices > 1 else "auto",
         precision=_PRECISION[settings.precision],  # type: ignore[arg-type]
     )
-
-
-def is_worker() -> bool:
-    """Whether this process is one of several that share a training."""
-    return "LOCAL_RANK" in os.environ

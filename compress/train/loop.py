@@ -42,7 +42,9 @@ class Player:
 class Watch(Protocol):
     """Sees each step: for progress bars and logs."""
 
-    def __call__(self, step: int, total: int, epoch: int, losses: Mapping[str, float]) -> None: ...
+    def __call__(self, step: int, total: int, epoch: int, losses: Mapping[str, float]) -> None:
+        """Take note of one finished step."""
+        ...
 
 
 @dataclass
@@ -105,9 +107,8 @@ class _Fit:
         self.on_epoch, self.watch = on_epoch, watch
         self.batch_size = min(settings.batch_size, size)
         if self.batch_size % fabric.world_size:
-            raise RecipeError(
-                f"train.batch_size {self.batch_size} does not divide by train.devices {fabric.world_size}; change either"
-            )
+            size_text = f"train.batch_size {self.batch_size}"
+            raise RecipeError(f"{size_text} does not divide by train.devices {fabric.world_size}; change either")
         self.steps_per_epoch = size // self.batch_size
         self.total = self.steps_per_epoch * settings.epochs
         self.step = 0

@@ -22,8 +22,8 @@ from examples.fetch import debian_package, pypi_package
 
 PACKAGES = ("lomiri-wallpapers-16.04", "mate-backgrounds", "plasma-workspace-wallpapers")
 NOT_PHOTOGRAPHS = (
-    "desktop", "abstract", "Konqui", "icons", "_dark", "screenshot", "Altai", "Flow/", "Volna", "Kay", "IceCold", "Opal",
-    "Patak", "Shell", "Cluster", "SafeLanding", "Kokkini", "Honeywave", "Elarun", "MilkyWay", "PastelHills",
+    "desktop", "abstract", "Konqui", "icons", "_dark", "screenshot", "Altai", "Flow/", "Volna", "Kay", "IceCold",
+    "Opal", "Patak", "Shell", "Cluster", "SafeLanding", "Kokkini", "Honeywave", "Elarun", "MilkyWay", "PastelHills",
 )  # fmt: skip
 VIEW = 224
 SHORT_SIDES = (224, 400, 640)

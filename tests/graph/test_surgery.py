@@ -24,7 +24,9 @@ def _traced(kind: type[nn.Module], shape: tuple[int, ...]):  # type: ignore[no-u
 
 
 @pytest.mark.parametrize(("kind", "shape"), CASES)
-def test_cutting_every_group_matches_the_mask_and_the_width_model(kind: type[nn.Module], shape: tuple[int, ...]) -> None:
+def test_cutting_every_group_matches_the_mask_and_the_width_model(
+    kind: type[nn.Module], shape: tuple[int, ...]
+) -> None:
     model, inputs = _traced(kind, shape)
     widths = WidthModel(model, inputs)
     edits = [ChannelEdit(g.layer, g.width, tuple(range(1, g.width, 3))) for g in widths.free]

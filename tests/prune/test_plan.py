@@ -63,9 +63,9 @@ def test_every_width_left_is_a_multiple_and_the_least_important_went(widths: Wid
 def test_widths_inside_a_kernel_block_are_not_offered(widths: WidthModel) -> None:
     model = FakeLatencyModel(channel_multiple=16)
     fine = useful_widths(widths, CostModel(model, "float32"), 0.1)
-    assert fine["stem"] == (16, 32)
+    assert fine["block1.conv1"] == (16, 32)
     model.ms_per_mmac = 0.0  # only overheads: no narrower width is faster, so there is none
-    assert useful_widths(widths, CostModel(model, "float32"), 0.1)["stem"] == (32,)
+    assert useful_widths(widths, CostModel(model, "float32"), 0.1)["block1.conv1"] == (32,)
 
 
 def test_an_impossible_budget_carries_the_closest_plan_and_the_limit(widths: WidthModel) -> None:
@@ -95,6 +95,7 @@ def test_taylor_sees_the_loss_and_magnitude_does_not() -> None:
         torch.nn.functional.cross_entropy(model(torch.randn(16, 1, 8, 8)), torch.randint(0, 4, (16,))).backward()
 
     scores = IMPORTANCES["taylor"](model, groups, backward)
-    assert int(scores["down"].argmin()) == 3
-    assert float(scores["down"][3]) < 1e-3 * float(scores["down"].mean())
+    assert float(scores["down"][3]) == 0.0
+    assert float(scores["down"].mean()) > 0.0
+    assert float(IMPORTANCES["magnitude"](model, groups, backward)["down"][3]) > 0.1
     assert all(len(s) == len(groups[k][0].idxs) for k, s in IMPORTANCES["magnitude"](model, groups, backward).items())

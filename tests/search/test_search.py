@@ -14,7 +14,9 @@ from compress.profile.budget import Limits
 from compress.search import SearchPlan, make_space, search
 from compress.types import BlockEdit, ChannelEdit
 
-SPACE = make_space({"a": (8, 16, 24, 32), "b": (8, 16)}, [Block("add", "relu", ("a",)), Block("add_1", "x", ("c",))], "width_depth")
+SPACE = make_space(
+    {"a": (8, 16, 24, 32), "b": (8, 16)}, [Block("add", "relu", ("a",)), Block("add_1", "x", ("c",))], "width_depth"
+)
 SCORES = {"a": torch.arange(32.0), "b": torch.arange(16.0)}
 
 
@@ -27,7 +29,10 @@ def _judge(edits: tuple[Any, ...]) -> tuple[float, dict[str, float]]:
     channels = sum(len(e.remove) for e in edits if isinstance(e, ChannelEdit))
     blocks = [e.block for e in edits if isinstance(e, BlockEdit)]
     latency = 10.0 - 0.1 * channels - 2.0 * len(blocks)
-    return 1.0 - 0.01 * channels - 0.3 * ("add" in blocks) - 0.01 * ("add_1" in blocks), {"latency_ms": latency, "macs": 1.0}
+    return 1.0 - 0.01 * channels - 0.3 * ("add" in blocks) - 0.01 * ("add_1" in blocks), {
+        "latency_ms": latency,
+        "macs": 1.0,
+    }
 
 
 def _search(folder: Path, judge: Any = _judge, trials: int = 30, limit: float = 7.0, **more: Any) -> SearchPlan:

@@ -1,0 +1,189 @@
+"""The one loop: resumes bit for bit, stops at NaN, survives damaged checkpoints, and lets players take turns."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from compress.errors import RecipeError, TrainingDiverged
+from compress.train import DeviceSettings, LoopSettings, OptimizerSettings, Player, fit, make_fabric, schedule, store
+from compress.types import Number
+
+DATA = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
+TRUTH = torch.randn(6, 3, generator=torch.Generator().manual_seed(1))
+
+
+class Killed(Exception):
+    """Stands for a process that dies."""
+
+
+def _model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 3))
+
+
+def _draw(indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    x = DATA[indices]
+    return x + 0.1 * torch.randn(x.shape, generator=generator), x @ TRUTH
+
+
+def _loss(modules: Any, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+    return {"mse": (modules["model"](batch[0]) - batch[1]).square().mean()}
+
+
+def _fit(folder: Path, model: nn.Module, loss: Callable[..., Any] = _loss, watch: Any = None, **settings: Any) -> Any:
+    folder.mkdir(exist_ok=True, parents=True)
+    loop = LoopSettings(**({"epochs": 6, "batch_size": 16, "checkpoint_every_s": 0.0} | settings))
+    player = Player("model", model, loss, OptimizerSettings(learning_rate=0.05))
+    return fit([player], _draw, 64, loop, make_fabric(DeviceSettings()), folder, watch=watch)
+
+
+def _same(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("dies_at", [1, 5, 13, 23])
+def test_a_training_killed_at_any_step_ends_bit_identical(tmp_path: Path, dies_at: int) -> None:
+    whole, killed = _model(), _model()
+    result = _fit(tmp_path / "whole", whole)
+
+    def dies(step: int, *_: Any) -> None:
+        if step == dies_at:
+            raise Killed
+
+    with pytest.raises(Killed):
+        _fit(tmp_path / "killed", killed, watch=dies)
+    resumed = _model()
+    again = _fit(tmp_path / "killed", resumed)
+    assert _same(whole, resumed)
+    assert again.history == result.history
+    assert (again.resumed_from_step or 0) == dies_at - 1
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def dies(step: int, *_: Any) -> None:
+        if step == 10:
+            raise Killed
+
+    whole, resumed = _model(), _model()
+    _fit(tmp_path / "whole", whole)
+    with pytest.raises(Killed):
+        _fit(tmp_path / "run", _model(), watch=dies)
+    newest = max((tmp_path / "run").glob("step-*.pt"))
+    newest.write_bytes(newest.read_bytes()[:-100])
+    with caplog.at_level(logging.WARNING):
+        result = _fit(tmp_path / "run", resumed)
+    assert "damaged" in caplog.text and newest.name in caplog.text
+    assert result.resumed_from_step == 8
+    assert _same(whole, resumed)
+
+
+def test_the_seed_decides_everything(tmp_path: Path) -> None:
+    models = [_model() for _ in range(3)]
+    for model, (name, seed) in zip(models, (("a", 0), ("b", 0), ("c", 1)), strict=True):
+        _fit(tmp_path / name, model, seed=seed)
+    assert _same(models[0], models[1])
+    assert not _same(models[0], models[2])
+
+
+def test_nan_stops_with_the_step_and_the_last_good_checkpoint(tmp_path: Path) -> None:
+    steps = 0
+
+    def explodes(modules: Any, batch: Any) -> dict[str, Tensor]:
+        nonlocal steps
+        steps += 1
+        return {"mse": _loss(modules, batch)["mse"] * (float("nan") if steps == 8 else 1.0)}
+
+    with pytest.raises(TrainingDiverged, match=r"'mse' became NaN or infinite at step 7; .*step-000000007") as caught:
+        _fit(tmp_path, _model(), explodes)
+    assert caught.value.exit_code == 1
+    found = store.load_latest(tmp_path)
+    assert found is not None
+    assert all(torch.isfinite(t).all() for t in found[1]["modules"]["model"].values() if t.is_floating_point())
+
+
+def test_players_take_turns_and_touch_only_their_own_weights(tmp_path: Path) -> None:
+    generator, critic = nn.Linear(6, 3), nn.Linear(3, 1)
+    before = {n: m.weight.detach().clone() for n, m in (("generator", generator), ("critic", critic))}
+    turns = {"generator": 0, "critic": 0}
+
+    def generator_loss(modules: Any, batch: Any) -> dict[str, Tensor]:
+        turns["generator"] += 1
+        return {"fool": -modules["critic"](modules["generator"](batch[0])).mean()}
+
+    def critic_loss(modules: Any, batch: Any) -> dict[str, Tensor]:
+        turns["critic"] += 1
+        return {"judge": modules["critic"](modules["generator"](batch[0]).detach()).square().mean()}
+
+    players = [
+        Player("generator", generator, generator_loss, OptimizerSettings(learning_rate=0.1), every=4),
+        Player("critic", critic, critic_loss, OptimizerSettings(learning_rate=0.0001, weight_decay=0)),
+    ]
+    loop = LoopSettings(epochs=2, batch_size=16)
+    result = fit(players, _draw, 64, loop, make_fabric(DeviceSettings()), tmp_path)
+    assert turns == {"generator": 2, "critic": 8}
+    assert not torch.equal(generator.weight, before["generator"])
+    assert (critic.weight - before["critic"]).abs().max() < 0.01, "the critic moves by its own small rate only"
+    assert {"generator.fool", "critic.judge"} <= set(result.history[0])
+
+
+def test_the_best_epoch_by_validation_is_kept(tmp_path: Path) -> None:
+    qualities = iter([0.2, 0.9, 0.5])
+    model, kept = _model(), []
+    player = Player("model", model, _loss, OptimizerSettings())
+
+    def judge() -> Number:
+        kept.append([p.detach().clone() for p in model.parameters()])
+        return Number(next(qualities), "", "measured")
+
+    loop = LoopSettings(epochs=3, batch_size=16, keep="best")
+    result = fit([player], _draw, 64, loop, make_fabric(DeviceSettings()), tmp_path, evaluate=judge)
+    assert result.best_epoch == 1
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), kept[1], strict=True))
+
+
+def test_averaged_weights_lie_between_and_resume_with_the_run(tmp_path: Path) -> None:
+    plain, averaged, resumed = _model(), _model(), _model()
+    _fit(tmp_path / "plain", plain)
+    _fit(tmp_path / "ema", averaged, ema_decay=0.9)
+
+    def dies(step: int, *_: Any) -> None:
+        if step == 9:
+            raise Killed
+
+    with pytest.raises(Killed):
+        _fit(tmp_path / "again", _model(), watch=dies, ema_decay=0.9)
+    _fit(tmp_path / "again", resumed, ema_decay=0.9)
+    assert not _same(plain, averaged)
+    assert _same(averaged, resumed)
+
+
+def test_schedule_rises_then_falls_to_zero() -> None:
+    settings = OptimizerSettings(warm_up_share=0.1)
+    rates = [schedule(settings, i / 100) for i in range(101)]
+    assert max(rates) == pytest.approx(1.0)
+    assert rates.index(max(rates)) == 10
+    assert rates[0] < 0.02 and rates[100] == pytest.approx(0.0, abs=1e-9)
+    assert schedule(OptimizerSettings(schedule="constant"), 0.7) == 1.0
+
+
+def test_a_batch_that_does_not_divide_by_the_processes_is_refused(tmp_path: Path) -> None:
+    class Two:
+        world_size = 3
+
+        def setup(self, *a: Any) -> Any:
+            return a
+
+    with pytest.raises(RecipeError, match=r"train\.batch_size 16 does not divide by train\.devices 3"):
+        fit(
+            [Player("model", _model(), _loss, OptimizerSettings())],
+            _draw, 64, LoopSettings(epochs=1, batch_size=16), Two(), tmp_path,  # type: ignore[arg-type]
+        )  # fmt: skip
