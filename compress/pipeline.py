@@ -8,14 +8,16 @@ their hashes, is not run again; so a second run does nothing over, and a killed 
 
 from __future__ import annotations
 
+import copy
 import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,8 +110,6 @@ def compress_objects(
 
     def make() -> nn.Module:
         model.load_state_dict(frozen)
-        import copy
-
         return copy.deepcopy(model)
 
     job = Job(recipe, Path.cwd(), folder, Console(quiet), make, task, _identity(model, task))
@@ -123,8 +123,6 @@ DEFAULT_STEPS: list[Any] = [
 
 def _identity(model: nn.Module, task: Task) -> str:
     """A hash of the model's weights and structure and of the task's first validation batch."""
-    import hashlib
-
     digest = hashlib.sha256(repr(model).encode() + type(task).__qualname__.encode())
     for name, tensor in model.state_dict().items():
         digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -455,7 +453,6 @@ def _preview(job: Job, index: int, base: Any) -> dict[str, Any]:
     return row
 
 
-Progress = Callable[[int, int], None]
 __all__ = [
     "CompressError", "RunResult", "WeightsError", "compress_objects", "dry_run", "load_run", "run", "run_worker",
 ]  # fmt: skip

@@ -226,20 +226,23 @@ def _fields(op: OpRecord) -> dict[str, Any]:
 
 
 def _peak_activation_bytes(gm: fx.GraphModule, values: dict[fx.Node, Any]) -> int:
-    """The largest sum of live float32 activations, freeing each after its last reader; views cost nothing."""
+    """The largest sum of live float32 activations, each freed after the last reader of it or of a view of it."""
+    root: dict[fx.Node, fx.Node] = {}
     last_use: dict[fx.Node, fx.Node] = {}
     for node in gm.graph.nodes:
-        for source in node.all_input_nodes:
-            last_use[source] = node
+        sources = node.all_input_nodes
+        view = node.op == "call_function" and KIND_OF.get(op_name(node)) == "reshape" and len(sources) > 0
+        root[node] = root[sources[0]] if view else node
+        for source in sources:
+            last_use[root[source]] = node
     live: dict[fx.Node, int] = {}
     peak = 0
     for node in gm.graph.nodes:
         value = values.get(node)
-        free = node.op == "get_attr" or (node.op == "call_function" and KIND_OF.get(op_name(node)) == "reshape")
-        if isinstance(value, Tensor) and not free and node.op != "output":
+        if isinstance(value, Tensor) and root[node] is node and node.op not in ("get_attr", "output"):
             live[node] = value.numel() * 4
         peak = max(peak, sum(live.values()))
         for source in node.all_input_nodes:
-            if last_use[source] is node:
-                live.pop(source, None)
+            if last_use[root[source]] is node:
+                live.pop(root[source], None)
     return peak

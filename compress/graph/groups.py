@@ -23,6 +23,7 @@ from compress.errors import ModelError
 from compress.graph.cost import cost_of, op_name, propagate_shapes
 from compress.types import ModelCost, OpRecord
 
+AT_OUTPUT = "its channels are the model's output"
 _MIXING = (nn.LayerNorm, nn.GroupNorm)
 ROOTS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
 
@@ -99,7 +100,7 @@ def _why_pinned(group: ChannelGroup, gm: fx.GraphModule, exposed: set[str]) -> s
     for path, side in group.members:
         layer = gm.get_submodule(path)
         if side == "out" and path in exposed:
-            return "its channels are the model's output"
+            return AT_OUTPUT
         if isinstance(layer, _MIXING):
             return f"{path} ({type(layer).__name__}) normalizes over these channels together"
         groups = getattr(layer, "groups", 1)

@@ -20,7 +20,7 @@ from compress.steps.training import train
 
 def run(job: Job, index: int, settings: Distill, folder: Path, student: Student) -> Outcome:
     """Train the student by the recipe's method; its structure stays."""
-    before = model_figures(job, student.model, job.recipe.scheme)
+    before = model_figures(job, student.model, "float32")
     model = copy.deepcopy(student.model)
     method = build(job, settings, model)
     learner = room.Learner(model, method.extra)
@@ -33,7 +33,7 @@ def run(job: Job, index: int, settings: Distill, folder: Path, student: Student)
         job, index, folder, learner, lambda m, batch: method.loss(m["model"], batch), draw, settings, judge=model
     )
     train_only = sum(p.numel() for p in method.extra.parameters()) if method.extra is not None else 0
-    after = model_figures(job, model, job.recipe.scheme)
+    after = model_figures(job, model, "float32")
     return Outcome(
         f"{settings.method}, {settings.epochs} epochs, {result.steps} steps",
         before,

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import fx
 
 from compress.checkpoint import Student
 from compress.graph.cost import cost_of
+from compress.job import Job
 from compress.types import Number, Scheme
-
-if TYPE_CHECKING:
-    from compress.job import Job
 
 Figures = dict[str, Number]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def run(job: Job, index: int, settings: Profile, folder: Path, student: Student)
             rows.append(_measure(job, settings, artifact, sample, student))
         baseline = _baseline(job, settings, folder, artifacts, sample) if settings.baseline else []
     quantized = [row for row in baseline if row["name"].endswith("w8a8")]
-    warnings = _slower(quantized)
+    warnings = _slower(quantized) + _predicted_slower(job, rows)
     measured = sum(row["latency"] is not None for row in rows)
     return Outcome(
         f"{measured} artifacts measured on this host, {len(rows)} predicted on {job.target.name} {job.recipe.unit}",
@@ -130,10 +131,20 @@ def _slower(rows: list[dict[str, Any]]) -> list[str]:
     return []
 
 
+def _predicted_slower(job: Job, rows: list[dict[str, Any]]) -> list[str]:
+    """A warning where quantizing is predicted to make the student slower on the target than leaving it float."""
+    predicted = {row["scheme"]: row["predicted_latency"]["value"] for row in rows}
+    scheme = job.recipe.scheme
+    if scheme == "float32" or "float32" not in predicted or predicted.get(scheme, 0.0) <= predicted["float32"]:
+        return []
+    return [
+        f"on {job.target.name} {job.recipe.unit} the {scheme} student is predicted to take {predicted[scheme]:.3g} ms, "
+        f"in float32 {predicted['float32']:.3g} ms: quantizing shrinks the file but may not speed it up there"
+    ]
+
+
 def environment_versions() -> dict[str, str]:
     """The versions of everything whose version changes results, of what is installed."""
-    from importlib import metadata
-
     names = (
         "torch", "torchao", "torch-pruning", "lightning-fabric", "onnx", "onnxruntime", "litert-torch",
         "ai-edge-litert", "ai-edge-quantizer", "executorch", "coremltools", "nncf", "optuna", "numpy",

@@ -13,7 +13,7 @@ from compress import prune as room
 from compress.checkpoint import Student
 from compress.entry import load_entry
 from compress.errors import UnknownName
-from compress.graph.groups import WidthModel, dependency_graph, raw_groups
+from compress.graph.groups import AT_OUTPUT, WidthModel, dependency_graph, raw_groups
 from compress.graph.surgery import apply_edits
 from compress.job import Job
 from compress.recipe import Prune
@@ -25,17 +25,17 @@ def run(job: Job, index: int, settings: Prune, folder: Path, student: Student) -
     """Plan and cut; the student keeps its weights where it keeps its channels."""
     model = student.model
     plan = make_plan(job, model, settings)
-    before = model_figures(job, model, job.recipe.scheme)
+    before = model_figures(job, model, "float32")
     cut = apply_edits(model, plan.edits, job.example_inputs)
     recalibrate_norms(cut, job.train_batches(settings.batches))
     record = plan.to_dict()
     return Outcome(
         f"removed {room.describe(plan.edits)}",
         before,
-        model_figures(job, cut, job.recipe.scheme),
+        model_figures(job, cut, "float32"),
         plan=record,
         table=plan.table(),
-        warnings=[f"{layer} was left alone: {reason}" for layer, reason in plan.pinned.items()],
+        warnings=[f"{layer} was left alone: {why}" for layer, why in plan.pinned.items() if why != AT_OUTPUT],
         student=Student(cut, [*student.plans, {"kind": "prune", "edits": record["edits"]}]),
     )
 

@@ -85,7 +85,7 @@ def run(job: Job, index: int, settings: Search, folder: Path, student: Student) 
             pinned={g.layer: g.pinned for g in widths.groups if g.pinned},
             watch=bar.update,
         )
-    before = model_figures(job, model, job.recipe.scheme)
+    before = model_figures(job, model, "float32")
     cut = apply_edits(model, plan.edits, inputs)
     recalibrate_norms(cut, calibration)
     record = plan.to_dict()
@@ -93,7 +93,7 @@ def run(job: Job, index: int, settings: Search, folder: Path, student: Student) 
     return Outcome(
         f"trial {plan.chosen} of {len(plan.trials)} ({on_front} on the front, {plan.space_size:.3g} candidates)",
         before,
-        model_figures(job, cut, job.recipe.scheme),
+        model_figures(job, cut, "float32"),
         plan=record,
         table=plan.table(),
         extra={"trials": record["trials"], "chosen": plan.chosen, "quality_name": job.task.quality_name},

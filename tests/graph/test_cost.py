@@ -52,6 +52,18 @@ def test_an_unknown_op_is_named_and_not_counted() -> None:
     assert any("fft" in name for name in cost.unknown_ops)
 
 
+def test_a_view_keeps_its_source_alive() -> None:
+    class Views(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 8, 1), nn.Linear(800, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(torch.flatten(self.conv(x), 1))
+
+    assert _cost(Views(), 3, 10, 10).peak_activation_bytes == (3 + 8) * 100 * 4
+
+
 def test_peak_activation_of_a_chain_is_its_widest_pair() -> None:
     chain = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1), nn.Conv2d(4, 4, 1))
     assert _cost(chain, 3, 10, 10).peak_activation_bytes == (8 + 4) * 100 * 4
