@@ -23,7 +23,7 @@ from compress.graph.cost import cost_of
 from compress.graph.trace import trace
 from compress.profile.budget import CostModel, Limits
 from compress.profile.roofline import load_latency_model
-from compress.recipe import Recipe
+from compress.recipe import FORMATS, Recipe
 from compress.targets import Target, load_target
 from compress.tasks import Batch, Task
 from compress.train import DeviceSettings, make_fabric
@@ -72,7 +72,8 @@ class Job:
 
     def cost_model(self, scheme: Scheme | None = None) -> CostModel:
         """The cost model at a scheme; by default the one the student ends in."""
-        return CostModel(self.latency_model, scheme or self.recipe.scheme)
+        formats = next((step.settings.formats for step in self.recipe.steps if step.verb == "export"), FORMATS)
+        return CostModel(self.latency_model, scheme or self.recipe.scheme, tuple(formats))
 
     @cached_property
     def task(self) -> Task:

@@ -257,6 +257,7 @@ class _Runner:
             parts["latency_model"] = self.job.latency_model.name
         if verb in ("search", "prune"):
             parts["budget"] = recipe.budget.model_dump(mode="json")
+            parts["formats"] = list(self.job.cost_model().formats)
         if verb == "search":
             parts["met_later"] = [s.verb for s in recipe.steps[index:]].count("prune")
         return parts

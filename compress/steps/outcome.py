@@ -63,6 +63,6 @@ def model_figures(job: Job, model: fx.GraphModule, scheme: Scheme, limit: int | 
         "quality": job.quality(model, "validation", limit),
         "params": Number(cost.params, "parameters", "counted"),
         "macs": Number(cost.macs, "MACs", "counted"),
-        "size_bytes": Number(figures["size_bytes"], "bytes", "predicted", source=f"one {scheme} artifact"),
+        "size_bytes": Number(figures["size_bytes"], "bytes", "predicted", source=f"largest {scheme} artifact"),
         "latency": costing.latency_of(cost.ops),
     }
