@@ -49,7 +49,10 @@ def source_hash(entry: str, folder: Path) -> str:
         for file in sorted(_locate(place, entry, folder)[0].parent.glob("*.py")):
             digest.update(file.name.encode() + file.read_bytes())
     elif place != "timm":
-        spec = importlib.util.find_spec(place)
+        try:
+            spec = importlib.util.find_spec(place)
+        except (ImportError, ValueError):
+            spec = None  # loading it will say what is wrong
         if spec is not None and spec.origin and Path(spec.origin).is_file():
             digest.update(Path(spec.origin).read_bytes())
     return digest.hexdigest()

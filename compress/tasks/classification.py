@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compress.errors import DataError
+from compress.metrics import count_top1
 from compress.tasks.base import Batch, Predict, Sample, Split, Task
 from compress.types import Number
 
@@ -119,13 +120,7 @@ class Classification(Task):
         """Share of images whose highest logit is the labelled (or the teacher's) class."""
         answers, right, seen = self._answers(split), 0, 0
         for batch in self.batches(split):
-            logits = predict(*batch.inputs)
-            if logits.dim() != 2 or len(logits) != len(batch):
-                raise DataError(
-                    f"the model's output has shape {tuple(logits.shape)} for {len(batch)} images; "
-                    f"classification needs ({len(batch)}, classes)"
-                )
-            right += int((logits.argmax(1) == answers[seen : seen + len(batch)]).sum())
+            right += count_top1(predict(*batch.inputs), answers[seen : seen + len(batch)])
             seen += len(batch)
             if limit is not None and seen >= limit:
                 break

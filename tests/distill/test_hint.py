@@ -31,7 +31,8 @@ def test_an_identical_student_with_an_identity_regressor_has_no_hint_loss() -> N
     method = Hint(teacher, student, INPUTS, Settings())
     method.extra.weight.data = torch.eye(len(method.extra.weight)).view_as(method.extra.weight)
     method.extra.bias.data.zero_()
-    assert float(method.loss(Learner(student.eval(), method.extra), batch())["hint"]) == pytest.approx(0, abs=1e-10)
+    hint = method.loss(Learner(student.eval(), method.extra), batch())["hint"]
+    assert hint.item() == pytest.approx(0, abs=1e-10)
 
 
 def test_the_hint_reaches_only_what_lies_before_the_tap() -> None:

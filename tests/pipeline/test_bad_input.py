@@ -97,18 +97,20 @@ def test_weights_that_are_not_finite_name_the_tensor(tmp_path: Path, bad: float)
 
 
 class Trap:
-    """A pickle that would run code."""
+    """A pickle that would run code: it would make the file `marker`."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, ("touch /tmp/compress-was-here",)
+        return os.system, (f"touch {self.marker}",)
 
 
 def test_a_pickle_that_is_not_plain_tensors_is_refused_and_runs_nothing(tmp_path: Path) -> None:
-    marker = Path("/tmp/compress-was-here")
-    marker.unlink(missing_ok=True)
+    marker = tmp_path / "was-here"
     for name, write in (
-        ("a.pth", lambda p: torch.save({"x": Trap()}, p)),
-        ("b.pt", lambda p: p.write_bytes(pickle.dumps(Trap()))),
+        ("a.pth", lambda p: torch.save({"x": Trap(marker)}, p)),
+        ("b.pt", lambda p: p.write_bytes(pickle.dumps(Trap(marker)))),
     ):
         write(tmp_path / name)
         with pytest.raises(WeightsError, match=f"{name}: refused"):

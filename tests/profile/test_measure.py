@@ -129,7 +129,7 @@ def test_peak_memory_is_that_of_a_fresh_process(tmp_path: Path, monkeypatch: pyt
     ballast = np.ones(200 << 20, np.uint8)  # the parent's own memory must not count
     small, large = (peak_memory("greedy:Session", [size], INPUTS[:1]) for size in ("8", "40"))
     assert ballast.nbytes and small.value is not None and large.value is not None
-    assert 8 << 20 <= small.value < 30 << 20
+    assert 7 << 20 <= small.value < 30 << 20  # resident pages, so not to the byte
     assert large.value - small.value == pytest.approx(32 << 20, rel=0.25)
     assert "fresh process" in large.source and large.unit == "bytes"
     broken = peak_memory("greedy:broken", [], INPUTS[:1])
