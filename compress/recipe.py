@@ -124,6 +124,9 @@ class Distill(Training):
     label_weight: float = Field(0.0, ge=0, le=1, description="share of the loss on labels; 0 needs none")
     mixup: float = Field(0.0, ge=0, le=1, description="chance that a batch is mixed pairwise")
     feature_weight: float = Field(1.0, ge=0, description="weight of the feature loss (hint, orthogonal)")
+    norm_batches: int = Field(
+        0, ge=0, description="batches that reset the norms' statistics afterwards; a short training leaves them behind"
+    )
     teacher_layer: str | None = Field(None, description="layer to imitate; default: the method's own choice")
     student_layer: str | None = None
 
