@@ -13,10 +13,12 @@ from compress.report.schema import LayerRow, Report, StepRow
 ROW_PX = 22  # of one layer in the layer chart
 _DASHES = ("solid", "dash", "dot", "dashdot")
 _LINES = ("--after", "--before", "--third", "--ink")
-_EPOCHS: dict[str, Any] = {
-    "xaxis": {"title": {"text": "epoch"}, "nticks": 8, "tickformat": "d"},
-    "yaxis": {"nticks": 5},
-}
+
+
+def _epochs_layout(count: int) -> dict[str, Any]:
+    """Axes for a curve over epochs; few epochs get one tick each, since there is nothing between them."""
+    ticks = {"dtick": 1, "tick0": 1} if count <= 8 else {"nticks": 8}
+    return {"xaxis": {"title": {"text": "epoch"}, "tickformat": "d", **ticks}, "yaxis": {"nticks": 5}}
 
 
 def layer_charts(report: Report) -> list[Chart]:
@@ -97,17 +99,15 @@ def training_charts(step: StepRow, quality_name: str, unit: str) -> list[Chart]:
     ]
     factor, shown = (100.0, "%") if unit in ("fraction", "share") else (1.0, unit)
     quality = [None if row.quality is None else factor * row.quality for row in step.history]
-    label, made = f"{step.index} {step.verb}", []
+    label, made, layout = f"{step.index} {step.verb}", [], _epochs_layout(len(epochs))
     many = {"showlegend": len(losses) > 1, "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}}
     if losses:
         alt = f"training loss of step {label} over {len(epochs)} epochs: {', '.join(terms)}"
-        made.append(chart(f"loss-{step.index}", f"{label}: loss", alt, losses, {**_EPOCHS, **many}, 230))
+        made.append(chart(f"loss-{step.index}", f"{label}: loss", alt, losses, {**layout, **many}, 230))
     if any(value is not None for value in quality):
         title = f"{label}: {quality_name} on validation" + (f", {shown}" if shown else "")
         alt = f"{title}, over {len(epochs)} epochs"
-        made.append(
-            chart(f"quality-{step.index}", title, alt, [_curve(quality_name, epochs, quality, 0)], dict(_EPOCHS), 230)
-        )
+        made.append(chart(f"quality-{step.index}", title, alt, [_curve(quality_name, epochs, quality, 0)], layout, 230))
     return made
 
 
