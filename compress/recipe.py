@@ -389,7 +389,10 @@ def _set_inside(place: Any, parents: Sequence[str], leaf: str, value: Any, key: 
 
 def _explain(error: ValidationError, source: str, tree: Any, prefix: tuple[Any, ...] = ()) -> str:
     """The first validation error as one line: source, line, key, reason and the nearest legal names."""
-    first = error.errors()[0]
+    # A misspelt key shows up twice, as unknown and as missing; the unknown one tells what to mend.
+    found = error.errors()
+    unknown = [fault for fault in found if fault["type"] == "extra_forbidden"]
+    first = unknown[0] if unknown and found[0]["type"] == "missing" else found[0]
     place = (*prefix, *first["loc"])
     line = _line_of(tree, place)
     key = ".".join(str(p) for p in place) or "recipe"

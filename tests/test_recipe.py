@@ -306,3 +306,10 @@ def test_a_wrong_override_is_named(write: Any, override: str, said: str) -> None
 def test_an_override_of_a_step_that_is_not_there_is_refused(write: Any) -> None:
     text = WHOLE.partition("steps:")[0] + "steps: [prune]\n"
     assert "--set distill.epochs: the recipe has no distill step" in refusal(write(text), "distill.epochs=3")
+
+
+def test_a_misspelt_required_key_is_named_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("name: x\ntaecher: {entry: 'a:b'}\ntask: {entry: 'a:b'}\n")
+    with pytest.raises(RecipeError, match=r"recipe\.yaml:2: taecher: unknown key; did you mean teacher"):
+        load_recipe(path)
