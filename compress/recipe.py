@@ -94,6 +94,9 @@ class Search(Section):
     min_width: float = Field(0.25, gt=0, le=1, description="narrowest share of a group's channels")
     quick_samples: int = Field(1024, ge=1, description="validation samples per quick look")
     calibration_batches: int = Field(4, ge=0, description="batches that reset the norms before the look")
+    complete: bool = Field(
+        False, description="prune every candidate into the budget before the look, as the prune step after will"
+    )
     recovery_steps: int = Field(0, ge=0, description="distillation steps a candidate gets before the look")
     recovery_learning_rate: float = Field(0.02, gt=0)
     population: int = Field(12, ge=2)

@@ -104,7 +104,7 @@ def search(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     study = _open(storage, private, higher_is_better)
-    seeds = [space.uniform(share, every) for share, every in UNIFORM]
+    seeds = _distinct([space.uniform(share, every) for share, every in UNIFORM])
     while (done := len(_finished(study))) < trials:
         study.sampler = optuna.samplers.NSGAIISampler(
             population_size=population,
@@ -123,6 +123,11 @@ def search(
         if watch is not None:
             watch(done + 1, trials)
     return _choose(study, space, scores, limits, higher_is_better, must_meet, finishable, pinned or {})
+
+
+def _distinct(candidates: Sequence[dict[str, int]]) -> list[dict[str, int]]:
+    """The candidates without repeats: a space of depth alone has one full width only."""
+    return [c for i, c in enumerate(candidates) if c not in candidates[:i]]
 
 
 def _open(storage: str, private: bool, higher_is_better: bool) -> optuna.Study:

@@ -12,13 +12,13 @@ from torch import fx
 from compress import search as room
 from compress.checkpoint import Student
 from compress.distill import Learner, Logit, Settings
-from compress.errors import Infeasible
+from compress.errors import Infeasible, RecipeError
 from compress.graph.cost import cost_of
 from compress.graph.groups import WidthModel, residual_blocks
 from compress.graph.surgery import apply_edits
 from compress.job import Job
 from compress.profile.budget import useful_widths
-from compress.recipe import Search
+from compress.recipe import Prune, Search
 from compress.steps.outcome import Outcome, model_figures
 from compress.steps.prune import channel_scores, make_plan
 from compress.train import LoopSettings, OptimizerSettings, Player, fit
@@ -41,6 +41,19 @@ def _recover(job: Job, settings: Search, candidate: fx.GraphModule) -> None:
     candidate.eval()
 
 
+def _completed(job: Job, candidate: fx.GraphModule, settings: Prune) -> fx.GraphModule:
+    """The candidate as the later prune step would leave it, so that all are judged inside the budget.
+
+    A candidate that pruning cannot bring inside stays as it is: its figures then say so.
+    """
+    recalibrate_norms(candidate, job.train_batches(settings.batches))
+    try:
+        plan = make_plan(job, candidate, settings)
+    except Infeasible:
+        return candidate
+    return apply_edits(candidate, plan.edits, job.example_inputs)
+
+
 def run(job: Job, index: int, settings: Search, folder: Path, student: Student) -> Outcome:
     """Search, choose, and cut the student accordingly."""
     model, inputs = student.model, job.example_inputs
@@ -51,8 +64,14 @@ def run(job: Job, index: int, settings: Search, folder: Path, student: Student) 
     scores = channel_scores(job, model, settings.importance, batches=8)
     calibration = list(job.train_batches(settings.calibration_batches))
 
+    later = [step for step in job.recipe.steps[index:] if step.verb == "prune" and step.settings.ratio == "auto"]
+    if settings.complete and not later:
+        raise RecipeError("search.complete: there is no later prune step with ratio: auto to complete candidates as")
+
     def judge(edits: Any) -> tuple[float, dict[str, float]]:
         candidate = apply_edits(model, edits, inputs)
+        if settings.complete:
+            candidate = _completed(job, candidate, later[0].settings)
         figures = cost.figures(cost_of(candidate, inputs).ops)
         recalibrate_norms(candidate, calibration)
         if settings.recovery_steps:
@@ -67,7 +86,6 @@ def run(job: Job, index: int, settings: Search, folder: Path, student: Student) 
             return False
         return True
 
-    later = [step for step in job.recipe.steps[index:] if step.verb == "prune" and step.settings.ratio == "auto"]
     with job.console.progress("search") as bar:
         plan = room.search(
             space,

@@ -15,7 +15,7 @@ import torch
 
 from compress import files
 from compress.checkpoint import load_weights, rebuild
-from compress.errors import CheckFailed, Infeasible, RunFolderError
+from compress.errors import CheckFailed, Infeasible, RecipeError, RunFolderError
 from compress.graph.trace import export_static, trace
 from compress.pipeline import RunResult, compress_objects, dry_run
 from compress.steps.export import assert_same_weights
@@ -156,6 +156,21 @@ def test_dry_run_predicts_and_writes_nothing(tmp_path: Path, monkeypatch: pytest
     assert prune["predicted"]["after"]["macs"] <= 0.6 * plan["teacher"]["macs"]
     assert plan["teacher"]["latency"]["origin"] == "predicted"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_completing_search_judges_every_candidate_inside_the_budget(tmp_path: Path) -> None:
+    search = {"space": "depth", "trials": 4, "complete": True, "recovery_steps": 2, "quick_samples": 64}
+    steps = [{"search": search}, {"prune": {"batches": 1}}]
+    made = recipe(teacher={"entry": "tests/pipeline/tiny.py:teacher"}, budget={"macs_ratio": 0.6}, steps=steps)
+    result = go(tmp_path / "run", made)
+    limit = 0.6 * result.report.teacher.macs.value
+    trials = json.loads((tmp_path / "run/steps/01-search/plan.json").read_text())["trials"]
+    assert len(trials) == 4 and all(trial["macs"] <= limit for trial in trials)
+    assert len({json.dumps(trial["choice"]) for trial in trials[:3]}) >= 2, "the first candidates must differ"
+    assert result.report.student.macs.value <= limit
+    alone = recipe(teacher=made.teacher.model_dump(), budget={"macs_ratio": 0.6}, steps=[{"search": search}])
+    with pytest.raises(RecipeError, match=r"search\.complete: there is no later prune step"):
+        go(tmp_path / "alone", alone)
 
 
 def test_steps_may_repeat_and_the_unlabelled_student_agrees(tmp_path: Path) -> None:
