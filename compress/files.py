@@ -11,6 +11,8 @@ from typing import Any
 
 from compress.errors import RunFolderError
 
+_BLOCK_BYTES = 1 << 20
+
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` atomically: a killed process leaves the old file or the new one.
@@ -62,13 +64,22 @@ def read_json(path: Path) -> Any:
         raise RunFolderError(f"cannot read {path} ({error}); delete it to have it made again") from error
 
 
+def files_under(path: Path) -> list[Path]:
+    """The files of an artifact in a fixed order: itself, or everything below it where it is a folder."""
+    if path.is_dir():
+        return sorted(entry for entry in path.rglob("*") if entry.is_file())
+    return [path]
+
+
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, or of a folder's files in order of their names."""
+    """The hex SHA-256 of a file, or of a folder: of its files' names and contents in sorted order."""
     digest = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+    for file in files_under(path):
         if path.is_dir():
-            digest.update(str(file.relative_to(path)).encode())
-        digest.update(file.read_bytes())
+            digest.update(file.relative_to(path).as_posix().encode() + b"\0")
+        with file.open("rb") as stream:
+            while block := stream.read(_BLOCK_BYTES):
+                digest.update(block)
     return digest.hexdigest()
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import ToolMissing, UnknownName
-from compress.export.files import sha256_of, size_bytes_of, write_whole
+from compress.export.files import size_bytes_of, write_whole
+from compress.files import sha256_of
 from compress.runtimes.quiet import quietly
 from compress.types import Artifact
 

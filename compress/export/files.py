@@ -1,8 +1,7 @@
-"""Writing artifacts to disk: whole or not at all, and with the hash and size that identify them."""
+"""Writing artifacts to disk: whole or not at all."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -11,27 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from compress.errors import RunFolderError
-
-_BLOCK_BYTES = 1 << 20
-
-
-def files_under(path: Path) -> list[Path]:
-    """The files of an artifact in a fixed order: itself, or everything below it where it is a folder."""
-    if path.is_dir():
-        return sorted(entry for entry in path.rglob("*") if entry.is_file())
-    return [path]
-
-
-def sha256_of(path: Path) -> str:
-    """The hex SHA-256 of a file, or of a folder: of its files' names and contents in sorted order."""
-    digest = hashlib.sha256()
-    for file in files_under(path):
-        if path.is_dir():
-            digest.update(file.relative_to(path).as_posix().encode() + b"\0")
-        with file.open("rb") as stream:
-            while block := stream.read(_BLOCK_BYTES):
-                digest.update(block)
-    return digest.hexdigest()
+from compress.files import files_under
 
 
 def size_bytes_of(path: Path) -> int:

@@ -218,8 +218,3 @@ def label(choice: Mapping[str, int]) -> str:
     gone = [key.removeprefix("keep:") for key, kept in choice.items() if key.startswith("keep:") and not kept]
     widths = [f"{key.removeprefix('width:')}={w}" for key, w in choice.items() if key.startswith("width:")]
     return "; ".join(filter(None, [f"without {', '.join(gone)}" if gone else "", ", ".join(widths)]))
-
-
-def best_per_front(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The rows on the Pareto front, fastest first."""
-    return sorted((row for row in rows if row["on_front"]), key=lambda row: row["latency_ms"])

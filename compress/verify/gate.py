@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from compress.errors import CheckFailed, CompressError
-from compress.export.files import sha256_of
+from compress.files import sha256_of
 from compress.runtimes import available, load
 from compress.runtimes.session import Session
 from compress.types import Artifact

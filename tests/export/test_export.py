@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import compress.export as room
 from compress.errors import ModelError, RunFolderError, ToolError, ToolMissing, UnknownName, UnsupportedOp
-from compress.export.files import files_under, sha256_of
+from compress.files import files_under, sha256_of
 from compress.runtimes import available
 from compress.types import Artifact
 from compress.verify import Verification, verify_artifact

@@ -16,7 +16,7 @@ import torch
 from compress.errors import CheckFailed
 from compress.export import available as can_export
 from compress.export import export
-from compress.export.files import sha256_of
+from compress.files import sha256_of
 from compress.runtimes import available
 from compress.types import Artifact
 from compress.verify import Threshold, Verification, compare, verify_artifact
