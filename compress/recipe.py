@@ -93,7 +93,8 @@ class Search(Section):
     importance: str = Field("magnitude", description="which channels a narrower candidate keeps")
     min_width: float = Field(0.25, gt=0, le=1, description="narrowest share of a group's channels")
     quick_samples: int = Field(1024, ge=1, description="validation samples per quick look")
-    calibration_batches: int = Field(4, ge=0, description="batches that reset the norms before the look")
+    calibration_batches: int = Field(4, ge=1, description="batches for the refit and the norms before the look")
+    refit: bool = Field(True, description="fit the layers behind every cut to the model's own answers before the look")
     complete: bool = Field(
         False, description="prune every candidate into the budget before the look, as the prune step after will"
     )
@@ -110,6 +111,7 @@ class Prune(Section):
     ratio: float | Literal["auto"] = "auto"
     max_ratio: float = Field(0.8, gt=0, lt=1, description="largest share of any group that may go")
     batches: int = Field(8, ge=1, description="training batches behind the importance")
+    refit: bool = Field(True, description="fit the layers behind a cut to the uncut model's answers, in closed form")
 
     @field_validator("ratio")
     @classmethod

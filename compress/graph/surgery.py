@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 
 from compress.errors import CheckFailed, ModelError
 from compress.graph.cost import op_name
-from compress.graph.groups import cut, dependency_graph, is_output_side
+from compress.graph.groups import ROOTS, cut, dependency_graph, is_output_side
 from compress.graph.trace import forget_unused
 from compress.types import BlockEdit, ChannelEdit, Edit
 
@@ -32,25 +32,61 @@ def apply_edits(
         ModelError: an edit names a layer, width or block that the model does not have.
         CheckFailed: the sliced model does not equal the masked one to 1e-4 of the output's range.
     """
+    return _edited(graph_module, edits, example_inputs, check)[0]
+
+
+def kept_channels(
+    graph_module: fx.GraphModule, edits: Iterable[Edit], example_inputs: Sequence[Tensor]
+) -> dict[str, list[int]]:
+    """The numbers of the output channels that each cut layer still has after `edits`, by the layer's path."""
+    return _edited(graph_module, edits, example_inputs, check=False)[1]
+
+
+def _edited(
+    graph_module: fx.GraphModule, edits: Iterable[Edit], example_inputs: Sequence[Tensor], check: bool
+) -> tuple[fx.GraphModule, dict[str, list[int]]]:
+    """The edited copy, and the output channels that each cut layer kept."""
     edits = list(edits)
+    kept: dict[str, list[int]] = {}
     sliced = copy.deepcopy(graph_module)
     for edit in edits:
         if isinstance(edit, BlockEdit):
             remove_block(sliced, edit.block)
     cuts = [edit for edit in edits if isinstance(edit, ChannelEdit) and edit.remove]
     if not cuts:
-        return sliced
+        return sliced, kept
     masked = copy.deepcopy(sliced) if check else None
     alive: dict[str, list[int]] = {}
     graph = dependency_graph(sliced, example_inputs)
     for edit in cuts:
         _check_fits(sliced, edit)
         group = cut(graph, sliced, edit.layer, edit.remove)
+        _count_out(graph_module, sliced, graph, group, kept)
         if masked is not None:
             _mask(masked, sliced, graph, group, alive)
     if masked is not None:
         check_equal(sliced, masked, example_inputs)
-    return sliced
+    return sliced, kept
+
+
+def _count_out(
+    original: fx.GraphModule,
+    sliced: fx.GraphModule,
+    graph: tp.DependencyGraph,
+    group: tp.Group,
+    kept: dict[str, list[int]],
+) -> None:
+    """Strike a group's removed channels from the lists of what its layers put out."""
+    paths = {id(module): path for path, module in sliced.named_modules()}
+    for dep, indices in group:
+        path = paths.get(id(dep.target.module))
+        if path is None or not is_output_side(graph, dep) or not isinstance(dep.target.module, ROOTS):
+            continue
+        layer: Any = original.get_submodule(path)
+        width = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+        left = kept.get(path, list(range(width)))
+        gone = {left[int(i)] for i in indices}
+        kept[path] = [i for i in left if i not in gone]
 
 
 def _check_fits(gm: fx.GraphModule, edit: ChannelEdit) -> None:

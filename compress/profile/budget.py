@@ -70,24 +70,29 @@ class Limits:
         return f"{name} {figures[name]:.4g} (limit {self.values[name]:.4g})"
 
 
-def useful_widths(widths: WidthModel, cost: CostModel, min_share: float) -> dict[str, tuple[int, ...]]:
-    """For each free group the widths worth having, from narrow to full: multiples that are predicted to be faster.
+def useful_widths(
+    widths: WidthModel, cost: CostModel, min_share: float, limits: Limits | None = None
+) -> dict[str, tuple[int, ...]]:
+    """For each free group the widths worth having, from narrow to full: multiples that lower what the budget limits.
 
     A narrower layer is not a faster one by itself: kernels work in blocks of channels, so a width inside a block
-    costs what the full block does, and removing channels there only loses quality. Such widths are left out.
+    costs what the full block does, and removing channels there only loses quality. Such widths are left out, unless
+    the budget limits MACs or size, which fall all the same; slower than the next wider one they never are.
     """
     multiple, found = cost.latency.channel_multiple, {}
-    full_ms = cost.figures(widths.base.ops)["latency_ms"]
+    judged = {"latency_ms", *(limits.values if limits is not None else ())}
+    full = cost.figures(widths.base.ops)
     for group in widths.free:
-        kept, last_ms = [group.width], full_ms
+        kept, last = [group.width], full
         least = max(1, round(group.width * min_share))
         start = (group.width - 1) // multiple * multiple
         for width in range(start, least - 1, -multiple):
             if width < 1:
                 break
-            latency_ms = cost.figures(widths.ops({group.layer: group.width - width}))["latency_ms"]
-            if latency_ms < last_ms * (1 - 1e-9):
+            figures = cost.figures(widths.ops({group.layer: group.width - width}))
+            falls = any(figures[name] < last[name] * (1 - 1e-9) for name in judged)
+            if falls and figures["latency_ms"] <= last["latency_ms"] * (1 + 1e-9):
                 kept.append(width)
-                last_ms = latency_ms
+                last = figures
         found[group.layer] = tuple(reversed(kept))
     return found

@@ -91,7 +91,7 @@ class _Greedy:
         self, widths: WidthModel, scores: Mapping[str, Tensor], cost: CostModel, limits: Limits, max_ratio: float
     ) -> None:
         self.widths, self.cost, self.limits = widths, cost, limits
-        self.choices = useful_widths(widths, cost, 1 - max_ratio)
+        self.choices = useful_widths(widths, cost, 1 - max_ratio, limits)
         self.cheapest_first = {g.layer: torch.sort(scores[g.layer]).values.cumsum(0) for g in widths.free}
         self.removed = {group.layer: 0 for group in widths.free}
         self.steps: list[tuple[float, str, int]] = []

@@ -116,7 +116,12 @@ def search(
             study.enqueue_trial(seeds[done])
         trial = study.ask()
         choice = space.sample(trial)
-        quality, figures = judge(space.edits(choice, scores))
+        # Evolution comes back to what it has seen, above all in a small space: the verdict stands.
+        seen = next((t for t in _finished(study) if t.user_attrs["choice"] == choice), None)
+        if seen is not None:
+            quality, figures = seen.values[0], seen.user_attrs["figures"]
+        else:
+            quality, figures = judge(space.edits(choice, scores))
         trial.set_user_attr("choice", choice)
         trial.set_user_attr("figures", figures)
         study.tell(trial, [quality, figures["latency_ms"]])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import fx
 
@@ -20,9 +20,10 @@ from compress.job import Job
 from compress.profile.budget import useful_widths
 from compress.recipe import Prune, Search
 from compress.steps.outcome import Outcome, model_figures
-from compress.steps.prune import channel_scores, make_plan
+from compress.steps.prune import channel_scores, make_cut, make_plan, refit_to
 from compress.train import LoopSettings, OptimizerSettings, Player, fit
 from compress.train.norms import recalibrate_norms
+from compress.types import Edit
 
 QUICK_PLAN = {"importance": "magnitude", "batches": 1}
 """Whether the prune step can meet the budget depends on widths alone, so any importance will do to find out."""
@@ -46,12 +47,11 @@ def _completed(job: Job, candidate: fx.GraphModule, settings: Prune) -> fx.Graph
 
     A candidate that pruning cannot bring inside stays as it is: its figures then say so.
     """
-    recalibrate_norms(candidate, job.train_batches(settings.batches))
     try:
         plan = make_plan(job, candidate, settings)
     except Infeasible:
         return candidate
-    return apply_edits(candidate, plan.edits, job.example_inputs)
+    return make_cut(job, candidate, plan, settings)
 
 
 def run(job: Job, index: int, settings: Search, folder: Path, student: Student) -> Outcome:
@@ -60,26 +60,30 @@ def run(job: Job, index: int, settings: Search, folder: Path, student: Student) 
     widths = WidthModel(model, inputs)
     blocks = residual_blocks(model, inputs)
     cost = job.cost_model()
-    space = room.make_space(useful_widths(widths, cost, settings.min_width), blocks, settings.space)
+    space = room.make_space(useful_widths(widths, cost, settings.min_width, job.limits), blocks, settings.space)
     scores = channel_scores(job, model, settings.importance, batches=8)
-    calibration = list(job.train_batches(settings.calibration_batches))
-
     later = [step for step in job.recipe.steps[index:] if step.verb == "prune" and step.settings.ratio == "auto"]
     if settings.complete and not later:
         raise RecipeError("search.complete: there is no later prune step with ratio: auto to complete candidates as")
 
-    def judge(edits: Any) -> tuple[float, dict[str, float]]:
+    def cut(edits: Sequence[Edit], batches: int) -> fx.GraphModule:
         candidate = apply_edits(model, edits, inputs)
+        if settings.refit:
+            refit_to(job, candidate, model, edits, batches)
+        recalibrate_norms(candidate, job.train_batches(batches))
+        return candidate
+
+    def judge(edits: tuple[Edit, ...]) -> tuple[float, dict[str, float]]:
+        candidate = cut(edits, settings.calibration_batches)
         if settings.complete:
             candidate = _completed(job, candidate, later[0].settings)
         figures = cost.figures(cost_of(candidate, inputs).ops)
-        recalibrate_norms(candidate, calibration)
         if settings.recovery_steps:
             _recover(job, settings, candidate)
         quality = job.quality(candidate, "validation", settings.quick_samples)
         return float(quality.value or 0.0), figures
 
-    def finishable(edits: Any) -> bool:
+    def finishable(edits: tuple[Edit, ...]) -> bool:
         try:
             make_plan(job, apply_edits(model, edits, inputs), later[0].settings.model_copy(update=QUICK_PLAN))
         except Infeasible:
@@ -104,16 +108,15 @@ def run(job: Job, index: int, settings: Search, folder: Path, student: Student) 
             watch=bar.update,
         )
     before = model_figures(job, model, "float32")
-    cut = apply_edits(model, plan.edits, inputs)
-    recalibrate_norms(cut, calibration)
+    chosen = cut(plan.edits, 2 * settings.calibration_batches)
     record = plan.to_dict()
     on_front = sum(trial["on_front"] for trial in plan.trials)
     return Outcome(
         f"trial {plan.chosen} of {len(plan.trials)} ({on_front} on the front, {plan.space_size:.3g} candidates)",
         before,
-        model_figures(job, cut, "float32"),
+        model_figures(job, chosen, "float32"),
         plan=record,
         table=plan.table(),
         extra={"trials": record["trials"], "chosen": plan.chosen, "quality_name": job.task.quality_name},
-        student=Student(cut, [*student.plans, {"kind": "search", "edits": record["edits"]}]),
+        student=Student(chosen, [*student.plans, {"kind": "search", "edits": record["edits"]}]),
     )
