@@ -16,7 +16,6 @@ from compress.job import Job
 from compress.recipe import Distill
 from compress.steps.outcome import Outcome, model_figures
 from compress.steps.training import train
-from compress.train.norms import recalibrate_norms
 
 
 def run(job: Job, index: int, settings: Distill, folder: Path, student: Student) -> Outcome:
@@ -31,10 +30,16 @@ def run(job: Job, index: int, settings: Distill, folder: Path, student: Student)
         return method.view(task.train_batch(indices, generator), generator)
 
     result = train(
-        job, index, folder, learner, lambda m, batch: method.loss(m["model"], batch), draw, settings, judge=model
+        job,
+        index,
+        folder,
+        learner,
+        lambda m, batch: method.loss(m["model"], batch),
+        draw,
+        settings,
+        judge=model,
+        norm_batches=settings.norm_batches,
     )
-    if settings.norm_batches:
-        recalibrate_norms(model, job.train_batches(settings.norm_batches))
     train_only = sum(p.numel() for p in method.extra.parameters()) if method.extra is not None else 0
     after = model_figures(job, model, "float32")
     return Outcome(

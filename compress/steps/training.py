@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from compress.job import Job
 from compress.tasks import Batch
 from compress.train import FitResult, LoopSettings, OptimizerSettings, Player, fit
+from compress.train.norms import recalibrate_norms
+from compress.types import Number
 
 Draw = Callable[[Tensor, torch.Generator], Batch]
 
@@ -27,9 +29,12 @@ def train(
     judge: nn.Module,
     epochs: int | None = None,
     on_epoch: Callable[[int], None] | None = None,
+    norm_batches: int = 0,
 ) -> FitResult:
     """Train `model` by `loss` in place; quality on the validation split is that of `judge`.
 
+    With `norm_batches`, the norms of `judge` take their statistics from so many batches before each look: in a short
+    training the running ones lag behind the weights, and the best epoch would be chosen by an accident.
     `settings` is a recipe section with the training keys (see `recipe.Training`).
     """
     optimizer = OptimizerSettings(
@@ -54,6 +59,12 @@ def train(
     sign = 1.0 if task.higher_is_better else -1.0
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.requires_grad_(True)
+
+    def evaluate() -> Number:
+        if norm_batches:
+            recalibrate_norms(judge, job.train_batches(norm_batches))
+        return task.quality(job.predictor(judge), "validation")
+
     with job.console.progress(f"{job.verbs[index]}") as bar:
         result = fit(
             [Player("model", model, loss, optimizer)],
@@ -62,7 +73,7 @@ def train(
             loop,
             job.fabric,
             folder,
-            evaluate=lambda: task.quality(job.predictor(judge), "validation"),
+            evaluate=evaluate,
             better=lambda new, old: sign * new > sign * old,
             on_epoch=on_epoch,
             watch=bar.watch,

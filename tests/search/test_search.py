@@ -73,6 +73,18 @@ def test_a_search_killed_anywhere_ends_as_an_undisturbed_one(tmp_path: Path) -> 
     assert resumed == whole
 
 
+def test_no_candidate_is_judged_twice(tmp_path: Path) -> None:
+    judged: list[tuple[Any, ...]] = []
+
+    def counts(edits: tuple[Any, ...]) -> tuple[float, dict[str, float]]:
+        judged.append(edits)
+        return _judge(edits)
+
+    plan = _search(tmp_path, counts, trials=60)  # of 32 candidates
+    assert len(plan.trials) == 60
+    assert len(judged) == len({str(t["choice"]) for t in plan.trials}) <= 32
+
+
 def test_an_impossible_budget_is_infeasible_unless_a_later_step_can_help(tmp_path: Path) -> None:
     with pytest.raises(Infeasible, match="latency_ms"):
         _search(tmp_path, limit=0.1, trials=8)
