@@ -33,6 +33,10 @@ VERBS = {
 PIPE_WIDTH = 110  # columns of the report's tables where no terminal says how many it has
 
 Source = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe (YAML), or an earlier run's folder.")]
+OptionalSource = Annotated[
+    Path | None,
+    typer.Argument(metavar="RECIPE", help="A recipe (YAML), or an earlier run's folder.", show_default=False),
+]
 Out = Annotated[
     Path | None,
     typer.Option("--out", metavar="FOLDER", help="Run folder; by default runs/NAME.", show_default=False),
@@ -46,6 +50,21 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and the 
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run inside the step it was in.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Log details; print a traceback on errors.")]
+
+Arch = Annotated[
+    str | None,
+    typer.Option("--arch", metavar="NAME", help="Then run the artifacts on emulated arm64 too.", show_default=False),
+]
+Setup = Annotated[
+    str | None,
+    typer.Option("--setup", metavar="NAME", help="Fetch what --arch needs (arm64), once.", show_default=False),
+]
+Golden = Annotated[
+    Path | None,
+    typer.Option(
+        "--golden", metavar="ARTIFACT", help="Check one file by the golden data beside it.", show_default=False
+    ),
+]
 
 app = typer.Typer(
     name="compress",
@@ -99,8 +118,49 @@ def _job(verb: str) -> Callable[..., None]:
     return command
 
 
+def _verify() -> Callable[..., None]:
+    """The verify command: the steps up to verify, and on request the artifacts on another processor's kernels."""
+    steps = _job("verify")
+
+    def command(
+        context: typer.Context,
+        source: OptionalSource = None,
+        arch: Arch = None,
+        setup: Setup = None,
+        golden: Golden = None,
+        out: Out = None,
+        seed: Seed = None,
+        set_: Set = None,
+        dry_run: DryRun = False,
+        resume: Resume = False,
+        as_json: Json = False,
+        verbose: Verbose = False,
+    ) -> None:
+        if setup is not None:
+            with guarded(verbose, as_json):
+                _set_up(setup, as_json)
+        if golden is not None:
+            with guarded(verbose, as_json):
+                raise typer.Exit(_check_golden(golden, as_json))
+        if source is None and setup is None:
+            context.fail("Missing argument 'RECIPE'.")
+        if source is not None and (arch is None or dry_run):
+            steps(context, source, out, seed, set_, dry_run, resume, as_json, verbose)
+        elif source is not None:
+            with guarded(verbose, as_json):
+                overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
+                line = context.obj or shlex.join(["compress", "verify", str(source)])
+                with stdout_for_json(as_json):
+                    record = _emulated(str(arch), lambda: _run("verify", source, overrides, out, resume, line))
+                _print_emulated(record, as_json)
+                raise typer.Exit(record["exit_code"])
+
+    command.__doc__ = f"{VERBS['verify']}\n\nWith --arch arm64 on emulated ARM kernels too."
+    return command
+
+
 for _verb, _summary in VERBS.items():
-    app.command(_verb, short_help=_summary)(_job(_verb))
+    app.command(_verb, short_help=_summary)(_verify() if _verb == "verify" else _job(_verb))
 
 
 def _dry_run(verb: str, source: Path, overrides: Sequence[str]) -> dict[str, Any]:
@@ -109,7 +169,12 @@ def _dry_run(verb: str, source: Path, overrides: Sequence[str]) -> dict[str, Any
 
     recipe, folder, _ = _read_source(source, overrides)
     _check_verb(recipe, verb, source)
-    return pipeline.dry_run(recipe, folder)
+    plan = pipeline.dry_run(recipe, folder)
+    if verb == "export":
+        from compress.steps.residency import residency_rows
+
+        plan["residency"] = residency_rows(recipe, folder)
+    return plan
 
 
 def _run(verb: str, source: Path, overrides: Sequence[str], out: Path | None, resume: bool, line: str) -> RunResult:
@@ -126,6 +191,63 @@ def _run(verb: str, source: Path, overrides: Sequence[str], out: Path | None, re
         resume=resume,
         command=line,
     )
+
+
+def _check_golden(artifact: Path, as_json: bool) -> int:
+    """The exit code of an artifact's check by its golden data; says what was found."""
+    with stdout_for_json(as_json):
+        from compress.verify import check_golden
+
+        found = check_golden(artifact)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        print(found)
+    return int(not found.passed)
+
+
+def _set_up(arch: str, as_json: bool) -> None:
+    """Make the emulated system and say what it holds."""
+    from compress.console import Console
+    from compress.runtimes.arm64.root import check_arch
+    from compress.runtimes.arm64.setup import set_up
+
+    check_arch(arch)
+    with stdout_for_json(as_json):
+        root = set_up(Console().say)
+    record = {"folder": str(root.folder), "system": root.describe(), "runtimes": root.manifest["runtimes"]}
+    if as_json:
+        print_json(record)
+    else:
+        print(f"{record['system']} is ready: {', '.join(record['runtimes'].values())} in {root.folder}")
+
+
+def _emulated(arch: str, run: Callable[[], RunResult]) -> dict[str, Any]:
+    """What the artifacts of a run do on emulated `arch`; that it is set up is known before anything is run."""
+    from compress.runtimes.arm64.root import check_arch, find_root
+
+    check_arch(arch)
+    root = find_root()
+    result = run()
+    from compress import pipeline
+    from compress.console import Console
+    from compress.job import Job
+    from compress.steps.arm64 import verify_run
+
+    recipe, folder = pipeline.load_run(result.folder)
+    rows = verify_run(Job(recipe, folder, result.folder, Console()), root)
+    exit_code = max(result.exit_code, int(not all(row["passed"] for row in rows)))
+    return {"folder": str(result.folder), "system": root.describe(), "rows": rows, "exit_code": exit_code}
+
+
+def _print_emulated(record: dict[str, Any], as_json: bool) -> None:
+    """Print the rows of `_emulated`, one per artifact."""
+    if as_json:
+        print_json(record)
+        return
+    from compress.steps.arm64 import HEADERS, cells
+
+    print_table(HEADERS, [cells(row) for row in record["rows"]])
 
 
 def _print_result(result: RunResult, as_json: bool) -> None:
@@ -170,7 +292,24 @@ def _print_plan(plan: dict[str, Any], as_json: bool) -> None:
         return
     import yaml
 
+    residency = plan.pop("residency", [])
     print(yaml.safe_dump(plan, sort_keys=False, allow_unicode=True, width=120), end="")
+    if residency:
+        _print_residency(residency)
+
+
+def _print_residency(records: Sequence[dict[str, Any]]) -> None:
+    """Print what each op will run as: how many of each kind, op by op, and the reasons."""
+    from compress.conformance.residency import STATES, Residence, lines, reasons, summary
+
+    rows = [Residence(**record) for record in records]
+    formats = list(dict.fromkeys(row.format for row in rows))
+    print("\nResidency: what each op will run as, by the quantizer's rules and the conformance table")
+    print_table(["SCHEME", "FORMAT", *(state.upper() for state in STATES)], summary(rows))
+    print()
+    print_table(["SCHEME", "OP", "WHERE", "FORM", *(format.upper() for format in formats)], lines(rows, formats))
+    print()
+    print_table(["SCHEME", "FORMAT", "STATE", "DELEGATE", "OPS", "REASON"], reasons(rows))
 
 
 @app.command(short_help="Write a commented recipe and a task file to start from with your own model.")
@@ -265,3 +404,43 @@ def doctor(as_json: Json = False, verbose: Verbose = False) -> None:
         rows = [[tool["name"], tool["version"] or f"missing: {tool['install']}", tool["purpose"]] for tool in tools]
         print()
         print_table(["TOOL", "VERSION", "NEEDED FOR"], rows)
+
+
+@app.command(short_help="Try every operator in every format and scheme, and write the table.")
+def conformance(
+    formats: Annotated[
+        str | None, typer.Option("--formats", metavar="LIST", help="Such as onnx,litert.", show_default=False)
+    ] = None,
+    schemes: Annotated[
+        str | None, typer.Option("--schemes", metavar="LIST", help="Such as float32,w8a8.", show_default=False)
+    ] = None,
+    cases: Annotated[str, typer.Option("--cases", metavar="PATTERN", help="Names or families: 'conv*'.")] = "*",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FOLDER", help="By default profiles/conformance.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Try every operator in every format and scheme, and write the table (about an hour for all of them).
+
+    Writes conformance.json, which the residency check of `export --dry-run` reads, and index.html. What was not asked
+    for stays as it is in the folder, as long as it was made with the same tools.
+    """
+    with guarded(verbose, as_json):
+        from compress.conformance import SCHEMES, count_rows, make_table
+        from compress.conformance.suite import COUNT_HEADERS
+        from compress.console import Console
+        from compress.export import EXPORTERS
+        from compress.resources import data_folder
+
+        folder = out or data_folder("profiles") / "conformance"
+        asked = [text.split(",") if text else None for text in (formats, schemes)]
+        with stdout_for_json(as_json), Console().progress("conformance") as bar:
+            table = make_table(folder, asked[0] or tuple(EXPORTERS), asked[1] or SCHEMES, cases, bar.update)
+        rows = count_rows(table)
+        if as_json:
+            print_json([dict(zip(COUNT_HEADERS, row, strict=True)) for row in rows])
+            return
+        print_table(COUNT_HEADERS, rows)
+        print(f"wrote {folder}", file=sys.stderr)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from compress.runtimes.arm64 import root as arm64
+
 # tool (as pip names it) -> the extra that brings it ("" for the core), and what it is for
 TOOLS: dict[str, tuple[str, str]] = {
     "torch": ("", "models and trainings"),
@@ -70,6 +72,7 @@ def examine(folder: Path | None = None) -> dict[str, Any]:
         "cpu": cpu_name(),
         "cpu_threads": usable_threads(),
         "disk_free_bytes": disk.free,
+        arm64.ARCH: arm64.state(),
         "tools": [
             {"name": tool.name, "purpose": tool.purpose, "version": tool.version, "install": tool.install}
             for tool in list_tools()

@@ -9,12 +9,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from compress.errors import RecipeError
+from compress.types import Scheme
 
 Format = Literal["onnx", "litert", "executorch", "coreml"]
 FORMATS: tuple[Format, ...] = ("onnx", "litert", "executorch", "coreml")
@@ -130,18 +131,39 @@ class Distill(Training):
     mixup: float = Field(0.0, ge=0, le=1, description="chance that a batch is mixed pairwise")
     feature_weight: float = Field(1.0, ge=0, description="weight of the feature loss (hint, orthogonal)")
     norm_batches: int = Field(
-        0, ge=0, description="batches that reset the norms' statistics afterwards; a short training leaves them behind"
+        0, ge=0, description="batches that reset the norms' statistics before each look: a short training lags behind"
     )
     teacher_layer: str | None = Field(None, description="layer to imitate; default: the method's own choice")
     student_layer: str | None = None
 
 
+class Mixed(Section):
+    """Which layers keep more bits: as few as bring the quality within the drop, the most sensitive first."""
+
+    max_quality_drop: float = Field(ge=0, description="below the float student's, in the metric's own unit")
+    keep: Literal["float16", "float32", "w8a16", "w8a8"] = Field("float16", description="the scheme of kept layers")
+    samples: int | None = Field(None, ge=1, description="validation samples per look; default all")
+
+
 class Quantize(Section):
     """Put the student on integers: post-training (`qat_epochs: 0`) or with quantization-aware training."""
 
-    scheme: Literal["w8a8"] = "w8a8"
-    ranges: Literal["minmax", "percentile", "mse"] = "mse"
+    scheme: Literal["w8a8", "w8a16", "w4a8", "w4", "float16", "palette4", "palette6"] = Field(
+        "w8a8", description="bits of weights and values; w4, float16 and the palettes leave the values float"
+    )
+    ranges: Literal["minmax", "percentile", "mse", "entropy"] = "mse"
     calibration_batches: int = Field(8, ge=1)
+    equalize: bool = Field(False, description="rescale channels between layers so that their weights fit one scale")
+    smooth: bool = Field(False, description="move outlier channels behind layer norms into the weights (SmoothQuant)")
+    rounding: Literal["nearest", "adaround"] = Field("nearest", description="adaround learns it layer by layer")
+    rounding_steps: int = Field(1000, ge=1, description="optimizer steps per layer of adaround")
+    bias_correction: bool = Field(False, description="move a layer's mean back to where it was without rounding")
+    mixed: Mixed | None = Field(None, description="mixed precision; judged post-training, before any qat_epochs")
+    steps: Literal["follow", "lsq"] = Field("follow", description="scales follow weights and values, or are learned")
+    codebook: Literal["fitted", "even", "points"] = Field(
+        "fitted", description="palette schemes: k-means, even points that follow the weights, or learned points"
+    )
+    bucket: int = Field(0, ge=0, description="even, points: weights that share a table at least; 0: the whole weight")
     qat_epochs: int = Field(0, ge=0)
     learning_rate: float = Field(0.005, gt=0)
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -151,12 +173,24 @@ class Quantize(Section):
     keep: Literal["best", "last"] = "best"
     checkpoint_every_s: float = Field(30.0, ge=0)
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> Quantize:
+        if not self.qat_epochs and self.steps == "lsq":
+            raise ValueError("steps: lsq is learned in training; set qat_epochs, or leave steps at follow")
+        if not self.qat_epochs and self.codebook == "points":
+            raise ValueError("codebook: points is learned in training; set qat_epochs, or take codebook: fitted")
+        if self.codebook != "fitted" and not self.scheme.startswith("palette"):
+            raise ValueError(f"codebook: {self.codebook} needs a palette scheme, which {self.scheme} is not")
+        if self.bucket and self.codebook == "fitted":
+            raise ValueError("bucket goes with codebook: even or points; a fitted table is one for the whole weight")
+        return self
+
 
 class Export(Section):
     """Write the artifacts."""
 
     formats: tuple[Format, ...] = FORMATS
-    schemes: tuple[Literal["float32", "w8a8"], ...] | None = Field(
+    schemes: tuple[Scheme, ...] | None = Field(
         None, description="default: float32, and the quantized scheme where a quantize step ran"
     )
 
@@ -173,9 +207,33 @@ class Verify(Section):
 
     samples: int = Field(64, ge=1, description="held samples compared value by value")
     quality_samples: int | None = Field(None, ge=1, description="test samples behind the quality; default all")
-    max_relative_error: float = Field(1e-3, gt=0, description="float artifacts: largest error, share of the range")
-    min_sqnr_db: float = Field(20.0, description="quantized artifacts, against the fake-quantized model")
+    max_relative_error: float | dict[str, float] | None = Field(
+        None, description="largest error, share of the range: one number for float32, or {scheme: number}"
+    )
+    min_sqnr_db: float | dict[str, float] | None = Field(
+        None, description="against the model behind the file: one number for all but float32, or {scheme: number}"
+    )
     max_quality_gap: float = Field(0.01, ge=0, description="between an artifact's quality and the model's own")
+
+    @field_validator("max_relative_error", "min_sqnr_db", mode="before")
+    @classmethod
+    def _by_scheme(cls, value: Any) -> Any:
+        for scheme, limit in value.items() if isinstance(value, dict) else ((None, value),):
+            if scheme is not None and scheme not in get_args(Scheme):
+                raise ValueError(f"unknown scheme '{scheme}'{_near(str(scheme), get_args(Scheme))}")
+            if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, float)) or limit <= 0):
+                raise ValueError("must be a number above 0, or one per scheme, such as {w8a8: 25}")
+        return value
+
+    def limits_of(self, scheme: str) -> dict[str, float]:
+        """The limits this recipe states for a scheme, by name; for the others the scheme has its own."""
+        found: dict[str, float] = {}
+        for name, in_general in (("max_relative_error", scheme == "float32"), ("min_sqnr_db", scheme != "float32")):
+            given = getattr(self, name)
+            limit = given.get(scheme) if isinstance(given, dict) else given if in_general else None
+            if limit is not None:
+                found[name] = float(limit)
+        return found
 
 
 class Profile(Section):
@@ -249,6 +307,11 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _order(self) -> Recipe:
         check_order([step.verb for step in self.steps])
+        for step in self.steps:
+            asked = (step.settings.schemes or ()) if step.verb == "export" else ()
+            other = next((scheme for scheme in asked if scheme not in ("float32", self.scheme)), None)
+            if other is not None:
+                raise ValueError(f"export.schemes asks for {other}, which no step makes; set quantize.scheme to it")
         return self
 
     def to_dict(self) -> dict[str, Any]:
@@ -258,7 +321,7 @@ class Recipe(Section):
         return record
 
     @property
-    def scheme(self) -> Literal["float32", "w8a8"]:
+    def scheme(self) -> Scheme:
         """The scheme the student ends in."""
         for step in self.steps:
             if step.verb == "quantize":

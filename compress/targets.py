@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from compress.errors import RecipeError, UnknownName
 from compress.resources import data_folder
 from compress.types import Scheme
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
+LayerKind = Literal["conv", "grouped_conv", "depthwise_conv", "conv_transpose", "linear"]
 # Where PyYAML was built with its C loader, that reads a target ten times as fast.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SUFFIXES = (".yaml", ".yml")
@@ -44,6 +45,8 @@ class Unit(BaseModel):
 
     `runtimes` are names of export formats; `channel_multiple` is the block of channels its kernels compute at once,
     one number or one per scheme; `profile` is a file name in `profiles/`, "" where nothing was ever measured.
+    `schemes` are those whose latency is known; `layer_schemes` says which schemes a kind of layer may have in a file
+    that runs here, for every kind, or is empty where `schemes` is all that is known.
     """
 
     model_config = _FROZEN
@@ -51,6 +54,7 @@ class Unit(BaseModel):
     kind: Literal["cpu", "gpu", "npu"]
     runtimes: tuple[str, ...] = Field(min_length=1)
     schemes: tuple[Scheme, ...] = Field(min_length=1)
+    layer_schemes: dict[LayerKind, tuple[Scheme, ...]] = Field(default_factory=dict)
     channel_multiple: int | dict[Scheme, int] = 1
     profile: str = ""
     calibration: Calibration | None = None
@@ -71,6 +75,22 @@ class Unit(BaseModel):
         if Path(self.profile).name != self.profile:
             raise ValueError("profile must be a plain file name in profiles/")
         return self
+
+    @field_validator("layer_schemes")
+    @classmethod
+    def _whole(cls, value: dict[LayerKind, tuple[Scheme, ...]]) -> dict[LayerKind, tuple[Scheme, ...]]:
+        """The table itself; raises ValueError where a kind is missing or cannot stay float32."""
+        missing = [kind for kind in get_args(LayerKind) if kind not in value]
+        if value and missing:
+            raise ValueError(f"names no schemes for {', '.join(missing)}")
+        stuck = [kind for kind, schemes in value.items() if "float32" not in schemes]
+        if stuck:
+            raise ValueError(f"{stuck[0]} needs float32 among its schemes: any layer may stay as it is")
+        return value
+
+    def allows(self, kind: str, scheme: Scheme) -> bool:
+        """Whether a layer of this kind ("conv", "depthwise_conv", ...) may have the scheme in a file that runs here."""
+        return scheme in self.layer_schemes.get(kind, self.schemes)  # type: ignore[call-overload, no-any-return]
 
     def multiple_for(self, scheme: Scheme) -> int:
         """The channel multiple at `scheme`."""

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol, Self
 
 Origin = Literal["measured", "predicted", "vendor", "counted"]
-Scheme = Literal["float32", "w8a8"]
+Scheme = Literal["float32", "float16", "w8a8", "w8a16", "w4a8", "w4", "palette4", "palette6"]
 
 
 @dataclass(frozen=True, slots=True)

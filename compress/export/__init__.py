@@ -1,8 +1,8 @@
-"""Write a model as a file a phone runs: ONNX, LiteRT, ExecuTorch, Core ML, each in float and in int8.
+"""Write a model as a file a phone runs: ONNX, LiteRT, ExecuTorch, Core ML, in float and in every scheme they can hold.
 
 What comes in is a `torch.export.ExportedProgram` of static batch 1, in eval mode, with plain ATen ops and, where it
-is quantized, the standard `quantized_decomposed` quantize and dequantize ops: never a class of ours. Artifacts take
-and give float32 in the layout of the torch model (NCHW); the int8 border lies inside the file.
+is quantized, the standard ops that quantize values and make stored weights float again: never a class of ours.
+Artifacts take and give float32 in the layout of the torch model (NCHW); the int8 border lies inside the file.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import importlib
 import importlib.util
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from compress.errors import ToolMissing, UnknownName
 from compress.export.files import size_bytes_of, write_whole
 from compress.files import sha256_of
 from compress.runtimes.quiet import quietly
-from compress.types import Artifact
+from compress.types import Artifact, Scheme
 
 # format -> the module that writes it. A module has `SUFFIX` and `write(program, scheme, path) -> dict`: the fields
 # of the Artifact that only the format knows.
@@ -35,6 +35,11 @@ TOOLS: dict[str, tuple[tuple[str, ...], str]] = {
     "executorch": (("executorch",), "executorch"),
     "coreml": (("coremltools",), "coreml"),
 }
+
+
+# Schemes that quantize the values between layers, and the stored form that the weights of the others have.
+_WITH_VALUES = ("w8a8", "w8a16", "w4a8")
+_FORMS = {"float16": "float16", "w4": "int4", "palette4": "palette4", "palette6": "palette6"}
 
 
 def missing_tool(format: str) -> str | None:
@@ -60,22 +65,25 @@ def export(program: Any, format: str, scheme: str, folder: str | Path, stem: str
     Args:
         program: a `torch.export.ExportedProgram`, static, batch 1, eval mode.
         format: a key of EXPORTERS.
-        scheme: "float32" or "w8a8": what the program is; it is checked against its ops.
+        scheme: "float32", "w8a8" and the like: what the program is; it is checked against its ops.
         folder: where the file goes; made where it is missing.
         stem: the file's name without its suffix.
 
     Raises:
         UnknownName, ToolMissing: no such format; its exporter is not installed.
-        UnsupportedOp: the format cannot take an op; carries the op, its place in the model and the format.
+        UnsupportedOp: the format cannot take an op, or cannot hold a layer at its scheme; carries the op, its place in
+            the model and the format.
         ToolError: the exporter stopped for another reason. Nothing is left on disk in either case.
         RunFolderError: the folder cannot be written.
     """
     tool = missing_tool(format)
     if tool is not None:
         raise ToolMissing(tool, TOOLS[format][1])
+    from compress.export.holds import refuse
     from compress.export.refusal import refusal
 
     _check_scheme(program, scheme)
+    refuse(program, format)
     with quietly():
         writer = importlib.import_module(EXPORTERS[format])
     target = Path(folder) / f"{stem}{writer.SUFFIX}"
@@ -101,10 +109,18 @@ def export(program: Any, format: str, scheme: str, folder: str | Path, stem: str
 def _check_scheme(program: Any, scheme: str) -> None:
     """Refuses a scheme that the program's ops contradict."""
     from compress.errors import ModelError
-    from compress.export.program import is_quantized
+    from compress.export.program import has_ranges, is_quantized
+    from compress.export.weights import stored_weights
 
-    if scheme not in ("float32", "w8a8"):
-        raise UnknownName("scheme", scheme, ("float32", "w8a8"))
-    if is_quantized(program) != (scheme == "w8a8"):
-        holds = "holds" if is_quantized(program) else "holds no"
+    if scheme not in get_args(Scheme):
+        raise UnknownName("scheme", scheme, get_args(Scheme))
+    forms = {weight.form for weight in stored_weights(program)}
+    wanted = _FORMS.get(scheme)
+    if scheme == "float32" and not is_quantized(program) and forms:
+        raise ModelError(f"scheme float32 was asked for, but the program stores weights as {', '.join(sorted(forms))}")
+    quantizes = is_quantized(program) if scheme == "float32" else has_ranges(program)
+    if quantizes != (scheme in _WITH_VALUES):
+        holds = "holds" if quantizes else "holds no"
         raise ModelError(f"scheme {scheme} was asked for, but the program {holds} quantize ops; quantize it first")
+    if wanted is not None and not any(form.startswith(wanted) for form in forms):
+        raise ModelError(f"scheme {scheme} was asked for, but the program stores no weight as {wanted}")

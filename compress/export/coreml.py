@@ -1,7 +1,8 @@
-"""Write a Core ML package (.mlpackage, ML Program, iOS 17), on any system: only running it needs a Mac or a phone.
+"""Write a Core ML package (.mlpackage, ML Program), on any system: only running it needs a Mac or a phone.
 
-A float model computes in float32. A quantized one computes its int8 activations and weights with float16 in between:
-the Neural Engine takes nothing wider. Inputs and outputs are float32 either way.
+A float32 model computes in float32. Every other one computes in float16 between its integers, and on weights that are
+made float16 again: the Neural Engine takes nothing wider. Inputs and outputs are float32 either way. Packages ask for
+iOS 17; 4-bit weights and palettes of several tables ask for iOS 18.
 """
 
 from __future__ import annotations
@@ -16,9 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch.export import ExportedProgram
 
-from compress.export.program import calls, float_compute_ops, op_name, output_names, user_inputs, without_unused
+from compress.export.program import (
+    calls,
+    constant_keys,
+    float_compute_ops,
+    has_ranges,
+    op_name,
+    output_names,
+    user_inputs,
+    without_unused,
+)
+from compress.export.weights import Weight, fold_weights, stored_weights
 
 SUFFIX = ".mlpackage"
 _POOLS = ("aten.max_pool2d", "aten.avg_pool2d", "aten.max_pool2d_with_indices")
@@ -37,10 +49,23 @@ def write(program: ExportedProgram, scheme: str, path: Path) -> dict[str, Any]:
         "output_names": tuple(entry.name for entry in spec.output),
         "input_shapes": tuple(shape for _, shape in inputs),
         "delegate": "Core ML: the device picks the Neural Engine, the GPU or the CPU",
-        "float_ops": float_compute_ops(program) if scheme == "w8a8" else (),
+        "float_ops": float_compute_ops(program) if has_ranges(program) else (),
         "tool_versions": {name: importlib.metadata.version(name) for name in ("torch", "coremltools")},
-        "notes": ("between int8 values it computes in float16",) if scheme == "w8a8" else (),
+        "notes": _notes(program, scheme),
     }
+
+
+def _notes(program: ExportedProgram, scheme: str) -> tuple[str, ...]:
+    """What there is to say about the numbers and the systems of a package."""
+    if scheme == "float32":
+        return ()
+    numbers = "between int8 values it computes in float16" if has_ranges(program) else "it computes in float16"
+    return (numbers, "needs iOS 18 or macOS 15") if _is_new(stored_weights(program)) else (numbers,)
+
+
+def _is_new(weights: list[Weight]) -> bool:
+    """Whether a weight is stored in a form that came with iOS 18."""
+    return any(weight.form.startswith("int4") or len(weight.tables) > 1 for weight in weights)
 
 
 def _convert(program: ExportedProgram, scheme: str) -> Any:
@@ -49,13 +74,32 @@ def _convert(program: ExportedProgram, scheme: str) -> Any:
     import coremltools as ct
 
     logging.getLogger("coremltools").setLevel(logging.ERROR)  # the import resets it
-    precision = ct.precision.FLOAT16 if scheme == "w8a8" else ct.precision.FLOAT32
-    lean = without_unused(program).run_decompositions({})
+    precision = ct.precision.FLOAT32 if scheme == "float32" else ct.precision.FLOAT16
+    system = ct.target.iOS18 if _is_new(stored_weights(program)) else ct.target.iOS17
+    folded, weights = fold_weights(program, lambda weight: weight.kind != "integer" or weight.group > 0)
+    lean = without_unused(folded).run_decompositions({})
+    _describe(lean, weights)
     return ct.convert(
         _spell_out_pools(lean), convert_to="mlprogram", compute_precision=precision,
-        minimum_deployment_target=ct.target.iOS17, skip_model_load=True,
+        minimum_deployment_target=system, skip_model_load=True,
         outputs=[ct.TensorType(name=name, dtype=np.float32) for name in output_names(program)],
     )  # fmt: skip
+
+
+def _describe(program: ExportedProgram, weights: list[Weight]) -> None:
+    """Tells coremltools, by the names it looks for in the state dict, how to store palettes and groups, in place."""
+    names = {key: name for name, key in constant_keys(program).items()}
+    for weight in weights:
+        stem = f"_COREML_/{names[weight.key]}"
+        if weight.kind == "palette":
+            ones = [1] * (weight.codes.dim() - 1)
+            tables = weight.tables.reshape(len(weight.tables), *ones, -1, 1)
+            program.state_dict[f"{stem}/compression_type"] = torch.tensor([2])
+            program.state_dict[f"{stem}/lut"] = tables
+        elif weight.group:
+            program.state_dict[f"{stem}/compression_type"] = torch.tensor([3])
+            program.state_dict[f"{stem}/quantization_n_bits"] = torch.tensor(weight.bits)
+            program.state_dict[f"{stem}/quantization_scale"] = weight.scales.reshape(len(weight.codes), -1)
 
 
 def _spell_out_pools(program: ExportedProgram) -> ExportedProgram:

@@ -10,8 +10,19 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from compress.errors import ToolError, UnsupportedOp
-from compress.export.program import float_compute_ops, op_name, tally, user_inputs, where_of, without_unused
+from compress.export import executorch_forms as forms
+from compress.export.holds import uses
+from compress.export.program import (
+    float_compute_ops,
+    has_ranges,
+    op_name,
+    tally,
+    user_inputs,
+    where_of,
+    without_unused,
+)
 from compress.export.refusal import find_op
+from compress.export.weights import fold_weights, stored_weights
 
 SUFFIX = ".pte"
 _NOT_COMPUTE = ("getitem", "executorch_call_delegate", "alloc")
@@ -23,22 +34,60 @@ def write(program: ExportedProgram, scheme: str, path: Path) -> dict[str, Any]:
     Raises:
         UnsupportedOp: an op is in no kernel library of the runtime.
     """
-    lowered, finished = _lower(program)
+    ready, notes = _prepared(program)
+    lowered, finished = _lower(ready)
     _check_kernels(finished, program)
     path.write_bytes(bytes(finished.buffer))
     outside = tally(_left_outside(lowered))
-    delegates = sum("call_delegate" in str(node.target) for node in lowered.graph.nodes if node.op == "call_function")
-    planned = float_compute_ops(program) if scheme == "w8a8" else ()
+    integers = has_ranges(program)
+    planned = float_compute_ops(program) if integers else ()
     inputs = user_inputs(program)
     return {
         "input_names": tuple(name for name, _ in inputs),
         "output_names": tuple(f"output_{i}" for i in range(len(lowered.graph_signature.user_outputs))),
         "input_shapes": tuple(shape for _, shape in inputs),
-        "delegate": f"XNNPACK ({delegates} part{'s' if delegates != 1 else ''})",
-        "float_ops": (*planned, *outside) if scheme == "w8a8" else (),
+        "delegate": _delegate(lowered),
+        "float_ops": (*planned, *outside) if integers else (),
         "tool_versions": {name: importlib.metadata.version(name) for name in ("torch", "executorch")},
-        "notes": () if scheme == "w8a8" else tuple(f"on the portable kernels: {line}" for line in outside),
+        "notes": notes if integers else (*notes, *(f"on the portable kernels: {line}" for line in outside)),
     }
+
+
+def _prepared(program: ExportedProgram) -> tuple[ExportedProgram, tuple[str, ...]]:
+    """(the program in the form that XNNPACK takes, what there is to say about that)."""
+    if forms.is_half(program):
+        wide = any(use.kind != "linear" for use in uses(program))
+        stored = ("XNNPACK's exporter writes the weights of convolutions as float32",) if wide else ()
+        return forms.halved(program), ("computes in float16 throughout", *stored)
+    notes = []
+    if forms.has_groups(program):
+        program = forms.with_rounded_inputs(program)
+        notes.append("layers with weights in groups round their inputs to 8 bits as they run")
+    halves = [weight for weight in stored_weights(program) if weight.kind == "float16"]
+    if halves:
+        program, _ = fold_weights(program, lambda weight: weight.kind == "float16")
+        named = ", ".join(weight.key.removesuffix(".weight") for weight in halves)
+        notes.append(f"float16 weights are stored as float32 beside other kinds, for XNNPACK takes no mixture: {named}")
+    return program, tuple(notes)
+
+
+def _delegate(lowered: ExportedProgram) -> str:
+    """How many parts of the finished program XNNPACK computes, and how many of its ops: "XNNPACK (2 parts, 11 ops)"."""
+    from executorch.exir.lowered_backend_module import LoweredBackendModule
+
+    parts = [module for module in lowered.graph_module.children() if isinstance(module, LoweredBackendModule)]
+    nodes = [node for part in parts for node in part.original_module.graph.nodes if node.op == "call_function"]
+    taken = sum(_is_compute(node) for node in nodes)
+    if not parts:
+        return "ExecuTorch's portable kernels: XNNPACK took nothing"
+    return f"XNNPACK ({len(parts)} part{'s' if len(parts) != 1 else ''}, {taken} op{'s' if taken != 1 else ''})"
+
+
+def _is_compute(node: Node) -> bool:
+    """Whether a node of an edge program computes something, rather than quantizing or picking from a list."""
+    name = _edge_name(node)
+    quantizes = "quantize" in name or "choose_qparams" in name
+    return not quantizes and not any(word in str(node.target) for word in _NOT_COMPUTE)
 
 
 def _lower(program: ExportedProgram) -> tuple[ExportedProgram, Any]:

@@ -1,4 +1,4 @@
-"""Write a LiteRT file (.tflite): float by litert-torch, int8 by quantizing that file with the program's ranges."""
+"""Write a LiteRT file (.tflite): float by litert-torch, else by quantizing that file with the program's own numbers."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ def write(program: ExportedProgram, scheme: str, path: Path) -> dict[str, Any]:
 
     float_ops: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    if scheme == "w8a8":
+    delegate = "LiteRT CPU, XNNPACK"
+    if scheme != "float32":
         from compress.export.litert_int8 import quantized
 
         content, outcome = quantized(program)
         float_ops = (*float_compute_ops(program), *outcome.float_ops)
-        notes = outcome.notes
+        notes, delegate = outcome.notes, outcome.delegate
     else:
         model = tflite.read(convert(program.module(check_guards=False), sample_inputs(program)))
         tflite.shorten_names(model)
@@ -37,7 +38,7 @@ def write(program: ExportedProgram, scheme: str, path: Path) -> dict[str, Any]:
         "input_names": tuple(f"args_{index}" for index in range(len(user_inputs(program)))),
         "output_names": tuple(f"output_{index}" for index in range(output_count(program))),
         "input_shapes": tuple(shape for _, shape in user_inputs(program)),
-        "delegate": "LiteRT CPU, XNNPACK",
+        "delegate": delegate,
         "float_ops": float_ops,
         "tool_versions": {name: importlib.metadata.version(name) for name in _TOOLS},
         "notes": notes,

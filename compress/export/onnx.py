@@ -2,7 +2,8 @@
 
 The int8 file holds QuantizeLinear/DequantizeLinear pairs that onnxruntime fuses into integer kernels. Activations are
 stored as uint8 with the zero point moved by 128: the same numbers, but on x86 onnxruntime's int8-to-uint8 rewriting
-stops at a value that two ops read (every residual block) and leaves those ops in float.
+stops at a value that two ops read (every residual block) and leaves those ops in float. Weights of 4 bits and 16-bit
+values need operator set 21; 4-bit and float16 weights are written by `onnx_weights`.
 """
 
 from __future__ import annotations
@@ -18,11 +19,23 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch.export import ExportedProgram
 
-from compress.export.program import float_compute_ops, output_names, tally, user_inputs, without_unused
+from compress.export import onnx_weights
+from compress.export.program import (
+    QUANTIZE,
+    calls,
+    float_compute_ops,
+    has_ranges,
+    op_name,
+    output_names,
+    tally,
+    user_inputs,
+    without_unused,
+)
+from compress.export.weights import Weight, fold_weights, stored_weights
 
 SUFFIX = ".onnx"
 OPSET = 18  # the oldest the exporter writes without conversion, so the oldest phone runtimes read it
-_INT8_KINDS = (TensorProto.INT8, TensorProto.UINT8)
+_INTEGERS = (TensorProto.INT8, TensorProto.UINT8)
 _INTEGER_OPS = ("QuantizeLinear", "DequantizeLinear", "QGemm", "MatMulInteger", "ConvInteger", "MatMulIntegerToFloat")
 _MOVES = ("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Concat", "Slice", "Split",
           "MaxPool", "DepthToSpace", "SpaceToDepth", "Gather", "Resize", "Expand", "Pad", "Shape", "Cast")  # fmt: skip
@@ -30,30 +43,63 @@ _MOVES = ("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity",
 
 def write(program: ExportedProgram, scheme: str, path: Path) -> dict[str, Any]:
     """Writes the file and returns the Artifact fields that ONNX knows."""
-    model, places = _convert(program)
-    if scheme == "w8a8":
+    folded, weights = fold_weights(program, lambda weight: weight.form != "int8")
+    model, places = _convert(folded, _opset(program, weights))
+    integers = has_ranges(program)
+    if integers:
         _store_activations_unsigned(model)
     _use_global_pooling(model)
+    onnx_weights.store_weights(model, weights)
     _strip(model)
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
     inputs = user_inputs(program)
+    float_ops = _float_ops(path, places, program) if integers else ()
+    notes = ("activations stored as uint8: the int8 numbers moved by 128",) if _has_int8_values(program) else ()
     return {
         "input_names": tuple(value.name for value in model.graph.input),
         "output_names": tuple(value.name for value in model.graph.output),
         "input_shapes": tuple(shape for _, shape in inputs),
-        "delegate": "onnxruntime CPU",
-        "float_ops": _float_ops(path, places, program) if scheme == "w8a8" else (),
+        "delegate": _delegate(program, weights),
+        "float_ops": float_ops,
         "tool_versions": {name: importlib.metadata.version(name) for name in ("torch", "onnx", "onnxscript")},
-        "notes": ("activations stored as uint8: the int8 numbers moved by 128",) if scheme == "w8a8" else (),
+        "notes": (*notes, *_rounded_by_the_runtime(program, float_ops)),
     }
 
 
-def _convert(program: ExportedProgram) -> tuple[onnx.ModelProto, dict[str, str]]:
+def _rounded_by_the_runtime(program: ExportedProgram, float_ops: tuple[str, ...]) -> tuple[str, ...]:
+    """A line for each layer that the plan keeps in float and onnxruntime computes in integers all the same.
+
+    Between quantized values it rounds float weights to 8 bits when it loads a file (its weight-bias quantization).
+    """
+    kept = [line.split(" (")[0] for line in float_compute_ops(program) if "its weight is not an integer" in line]
+    lost = [line for line in kept if not any(f"{line[line.index(' at ') :]} (" in found for found in float_ops)]
+    return tuple(f"{line} is kept in float by the plan, but onnxruntime rounds its weight to 8 bits" for line in lost)
+
+
+def _opset(program: ExportedProgram, weights: list[Weight]) -> int:
+    """The oldest operator set that can hold the program."""
+    wide = any(op_name(node) == QUANTIZE and node.args[5] is torch.int16 for node in calls(program))
+    return onnx_weights.OPSET if wide or any(weight.kind == "integer" for weight in weights) else OPSET
+
+
+def _has_int8_values(program: ExportedProgram) -> bool:
+    return any(op_name(node) == QUANTIZE and node.args[5] is torch.int8 for node in calls(program))
+
+
+def _delegate(program: ExportedProgram, weights: list[Weight]) -> str:
+    """What executes the file, and on what numbers where the weights are not what is computed with."""
+    if weights and not has_ranges(program):
+        forms = sorted({weight.form for weight in stored_weights(program)})
+        return f"onnxruntime CPU, in float32: {' and '.join(forms)} weights are made float again"
+    return "onnxruntime CPU"
+
+
+def _convert(program: ExportedProgram, opset: int) -> tuple[onnx.ModelProto, dict[str, str]]:
     """The ONNX model, and node name -> module path."""
     lean = without_unused(program)
     exported = torch.onnx.export(
-        lean, dynamo=True, opset_version=OPSET, verbose=False,
+        lean, dynamo=True, opset_version=opset, verbose=False,
         input_names=[name for name, _ in user_inputs(program)], output_names=list(output_names(program)),
     )  # fmt: skip
     if exported is None:
@@ -150,7 +196,7 @@ def _float_ops(path: Path, places: dict[str, str], program: ExportedProgram) -> 
     model = onnx.load(str(draft))
     draft.unlink()
     planned = float_compute_ops(program)
-    integer = {entry.name for entry in model.graph.initializer if entry.data_type in _INT8_KINDS}
+    integer = {entry.name for entry in model.graph.initializer if entry.data_type in _INTEGERS}
     lines = []
     for node in model.graph.node:
         moves = node.op_type in _MOVES and node.input and node.input[0] in integer

@@ -14,7 +14,8 @@ from torch.fx import Node
 QUANTIZE = "quantized_decomposed.quantize_per_tensor"
 DEQUANTIZE = "quantized_decomposed.dequantize_per_tensor"
 DEQUANTIZE_CHANNEL = "quantized_decomposed.dequantize_per_channel"
-QDQ = (QUANTIZE, DEQUANTIZE, DEQUANTIZE_CHANNEL)
+DEQUANTIZE_GROUP = "quantized_decomposed.dequantize_per_channel_group"
+QDQ = (QUANTIZE, DEQUANTIZE, DEQUANTIZE_CHANNEL, DEQUANTIZE_GROUP)
 
 # Ops that only move values: they cost an int8 kernel nothing and need no range of their own.
 MOVES_DATA = (
@@ -54,6 +55,11 @@ def calls(program: ExportedProgram) -> Iterator[Node]:
 def is_quantized(program: ExportedProgram) -> bool:
     """Whether the program holds quantize or dequantize ops."""
     return any(op_name(node) in QDQ for node in calls(program))
+
+
+def has_ranges(program: ExportedProgram) -> bool:
+    """Whether the program quantizes values, not weights alone."""
+    return any(op_name(node) == QUANTIZE for node in calls(program))
 
 
 def user_inputs(program: ExportedProgram) -> list[tuple[str, tuple[int, ...]]]:
@@ -116,6 +122,11 @@ def _follow_names(signature: ExportGraphSignature, names: dict[str, str]) -> Non
             argument.name = new
 
 
+def constant_keys(program: ExportedProgram) -> dict[str, str]:
+    """Node name -> its key in the state dict or among the constants, of every tensor the program holds."""
+    return {spec.arg.name: spec.target for spec in program.graph_signature.input_specs if spec.target is not None}
+
+
 def constants_by_node(program: ExportedProgram) -> dict[str, torch.Tensor]:
     """Node name -> tensor, of every parameter, buffer and constant the graph reads."""
     found: dict[str, torch.Tensor] = {}
@@ -142,13 +153,14 @@ def float_compute_ops(program: ExportedProgram) -> tuple[str, ...]:
     An op counts as int8 when each float tensor it reads comes out of a dequantize op, and its result, or that of
     the activation behind it, goes into a quantize op.
     """
-    if not is_quantized(program):
-        return ()
+    if not has_ranges(program):
+        return ()  # float, or weights alone: every op is meant to compute on floats
     constants = set(constants_by_node(program))
     lines = []
     for node in calls(program):
         name = op_name(node)
-        if name in QDQ or name in MOVES_DATA or name == "getitem" or not _is_float(node):
+        skipped = name in QDQ or name in MOVES_DATA or name == "getitem" or _restores(node, constants)
+        if skipped or not _is_float(node):
             continue
         reason = _float_reason(node, constants)
         if reason:
@@ -161,6 +173,9 @@ def _is_float(node: Node) -> bool:
     return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
+_RESTORING = ("aten._to_copy", "aten.to", "aten.gather", "aten.view")  # what makes a stored weight float again
+WEIGHTED = ("aten.conv1d", "aten.conv2d", "aten.conv3d", "aten.conv_transpose1d", "aten.conv_transpose2d",
+            "aten.conv_transpose3d", "aten.linear")  # fmt: skip
 _FUSED_ACTIVATIONS = ("aten.relu", "aten.relu_", "aten.hardtanh", "aten.hardtanh_", "aten.clamp", "aten.relu6")
 
 
@@ -169,14 +184,25 @@ def _float_reason(node: Node, constants: set[str]) -> str:
     name = op_name(node)
     for source in _float_inputs(node):
         source = _through_moves(source)
-        if source.name in constants or op_name(source) in (DEQUANTIZE, DEQUANTIZE_CHANNEL):
+        if op_name(source) in (DEQUANTIZE, DEQUANTIZE_CHANNEL) or _restores(source, constants):
             continue
         if name in _FUSED_ACTIVATIONS and len(source.users) == 1 and source.op == "call_function":
             continue  # an activation behind its op: one int8 kernel does both
         return f"its input {source.name} is not quantized"
     if not _reaches_quantize(node):
         return "its output is not quantized"
+    weight = node.args[1] if name in WEIGHTED else None
+    if isinstance(weight, Node) and _restores(weight, constants):
+        return "its weight is not an integer"
     return ""
+
+
+def _restores(node: Node, constants: set[str]) -> bool:
+    """Whether a node is a constant, or one of the ops that make a stored float16 or palette weight float again."""
+    if node.name in constants:
+        return True
+    sources = node.all_input_nodes
+    return op_name(node) in _RESTORING and bool(sources) and all(_restores(source, constants) for source in sources)
 
 
 def _float_inputs(node: Node) -> list[Node]:

@@ -1,4 +1,4 @@
-"""Taking a quantized program apart: the same model in float, and the int8 ranges and weights that were in it."""
+"""Taking a quantized program apart: the same model in float, and the ranges and stored weights that were in it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
-from compress.export.program import DEQUANTIZE, DEQUANTIZE_CHANNEL, QUANTIZE, op_name
+from compress.export.program import DEQUANTIZE, QUANTIZE, op_name
+from compress.export.weights import Weight, fold_weights
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """The int8 range of one activation: value = scale * (code - zero_point), code in qmin..qmax."""
+    """The integer range of one activation: value = scale * (code - zero_point), code in qmin..qmax."""
 
     scale: float
     zero_point: int
@@ -31,72 +32,38 @@ class Range:
         """The largest value the range holds."""
         return (self.qmax - self.zero_point) * self.scale
 
-
-@dataclass(frozen=True, slots=True)
-class Weight:
-    """An int8 weight: `codes` with one symmetric scale per slice along `axis`, or one for all where it is None."""
-
-    name: str
-    codes: Tensor
-    scales: Tensor
-    axis: int | None
-
     @property
-    def values(self) -> Tensor:
-        """The weight in float32, as the program's dequantize op computes it."""
-        shape = [1] * self.codes.dim()
-        if self.axis is not None:
-            shape[self.axis] = -1
-        return self.codes.to(torch.float32) * self.scales.to(torch.float32).reshape(shape)
+    def bits(self) -> int:
+        """How many bits a code has: 8 or 16."""
+        return 8 if self.qmax <= 127 else 16
 
 
 @dataclass(slots=True)
 class Stripped:
-    """A quantized program in float: `module` computes without rounding, `ranges` maps node name -> its ranges."""
+    """A quantized program in float: `module` computes without rounding, `ranges` maps node name -> its ranges.
+
+    `reads` holds the second range of a value that a reader on other bits rounds once more.
+    """
 
     module: GraphModule
     ranges: dict[str, list[Range]] = field(default_factory=dict)
     weights: list[Weight] = field(default_factory=list)
+    reads: dict[str, Range] = field(default_factory=dict)
 
 
 def strip(program: ExportedProgram) -> Stripped:
-    """The program without its quantize and dequantize ops; weights become the floats their int8 codes stand for."""
-    module = program.module(check_guards=False)
+    """The program without its quantize and dequantize ops; weights become the floats their stored forms stand for."""
+    folded, weights = fold_weights(program)
+    module = folded.module(check_guards=False)
     assert isinstance(module, GraphModule)
-    stripped = Stripped(module)
-    for node in list(module.graph.nodes):
-        constant = bool(node.args) and isinstance(node.args[0], Node) and node.args[0].op == "get_attr"
-        if op_name(node) in (DEQUANTIZE, DEQUANTIZE_CHANNEL) and constant:
-            _fold_weight(stripped, node)
+    stripped = Stripped(module, weights=weights)
     for node in list(module.graph.nodes):
         if op_name(node) == QUANTIZE:
             _lift_range(stripped, node)
     module.graph.eliminate_dead_code()
     module.delete_all_unused_submodules()
-    _drop_unread(module)
     module.recompile()
     return stripped
-
-
-def _fold_weight(stripped: Stripped, node: Node) -> None:
-    """Replaces a dequantize of int8 constants by a float buffer."""
-    module = stripped.module
-    codes = _constant(module, node.args[0])
-    axis: int | None = None
-    if op_name(node) == DEQUANTIZE_CHANNEL:
-        scales, axis = _constant(module, node.args[1]), int(node.args[3])  # type: ignore[arg-type]
-    else:
-        scales = torch.tensor([float(node.args[1])])  # type: ignore[arg-type]
-    user = next(iter(node.users), node)
-    weight = Weight(user.name, codes, scales, axis)
-    stripped.weights.append(weight)
-    name = f"_float_weight_{len(stripped.weights)}"
-    module.register_buffer(name, weight.values)
-    with module.graph.inserting_before(node):
-        constant = module.graph.get_attr(name)
-    constant.meta = dict(node.meta)
-    node.replace_all_uses_with(constant)
-    module.graph.erase_node(node)
 
 
 def _lift_range(stripped: Stripped, node: Node) -> None:
@@ -105,31 +72,14 @@ def _lift_range(stripped: Stripped, node: Node) -> None:
     assert isinstance(source, Node)
     value = Range(float(scale), int(zero_point), int(qmin), int(qmax))  # type: ignore[arg-type]
     kept = stripped.ranges.setdefault(source.name, [])
-    if value not in kept:
+    if any(other.bits != value.bits for other in kept):
+        stripped.reads[source.name] = value  # the value's own range came first: its readers stand behind it
+    elif value not in kept:
         kept.append(value)
     for user in list(node.users):
         if op_name(user) == DEQUANTIZE:
             user.replace_all_uses_with(source)
             stripped.module.graph.erase_node(user)
-
-
-def _constant(module: GraphModule, argument: object) -> Tensor:
-    assert isinstance(argument, Node) and argument.op == "get_attr"
-    value: object = module
-    for part in str(argument.target).split("."):
-        value = getattr(value, part)
-    assert isinstance(value, Tensor)
-    return value.detach()
-
-
-def _drop_unread(module: GraphModule) -> None:
-    """Removes parameters and buffers that no node reads (int8 codes, scales, the float originals)."""
-    read = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
-    held = [name for name, _ in (*module.named_parameters(), *module.named_buffers())]
-    for name in held:
-        if name not in read:
-            owner, _, leaf = name.rpartition(".")
-            delattr(module.get_submodule(owner), leaf)
 
 
 class Recorder(torch.fx.Interpreter):

@@ -12,7 +12,7 @@ from ai_edge_litert.tools import flatbuffer_utils
 
 from compress.runtimes.litert import numbered
 
-_TYPES = {"FLOAT32": np.float32, "INT8": np.int8, "INT32": np.int32}
+_TYPES = {"FLOAT32": np.float32, "FLOAT16": np.float16, "INT8": np.int8, "INT16": np.int16, "INT32": np.int32}
 _OPERATORS = {
     value: name for name, value in vars(flatbuffer_utils.schema_fb.BuiltinOperator).items() if isinstance(value, int)
 }
@@ -40,9 +40,15 @@ def op_of(model: Any, operator: Any) -> str:
     return _OPERATORS.get(number, str(number))
 
 
-def is_type(tensor: Any, kind: str) -> bool:
-    """Whether a tensor holds `kind` ("FLOAT32", "INT8", "INT32")."""
-    return bool(tensor.type == getattr(flatbuffer_utils.schema_fb.TensorType, kind))
+def is_type(tensor: Any, *kinds: str) -> bool:
+    """Whether a tensor holds one of `kinds` ("FLOAT32", "INT8", "INT4", "INT32", ...)."""
+    return any(tensor.type == getattr(flatbuffer_utils.schema_fb.TensorType, kind) for kind in kinds)
+
+
+def is_constant(model: Any, tensor: Any) -> bool:
+    """Whether a tensor's value stands in the file."""
+    data = model.buffers[tensor.buffer].data
+    return data is not None and len(data) > 0
 
 
 def shape_of(tensor: Any) -> tuple[int, ...]:
@@ -61,6 +67,17 @@ def constant_of(model: Any, tensor: Any, kind: str = "FLOAT32") -> np.ndarray | 
 def set_constant(model: Any, tensor: Any, value: np.ndarray) -> None:
     """Overwrites a tensor's constant; its shape and type must be those of `value`."""
     model.buffers[tensor.buffer].data = np.frombuffer(np.ascontiguousarray(value).tobytes(), np.uint8)
+
+
+def set_codes(model: Any, tensor: Any, codes: np.ndarray) -> None:
+    """Overwrites a constant of integers with int8 codes; 4-bit ones lie two to a byte, the first in the low half."""
+    if not is_type(tensor, "INT4"):
+        set_constant(model, tensor, codes)
+        return
+    flat = np.ascontiguousarray(codes).ravel()
+    flat = np.append(flat, np.int8(0)) if flat.size % 2 else flat
+    halves = (flat & 0x0F).astype(np.uint8)
+    model.buffers[tensor.buffer].data = halves[0::2] | (halves[1::2] << 4)
 
 
 def shorten_names(model: Any) -> None:

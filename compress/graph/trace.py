@@ -54,6 +54,7 @@ def export_program(model: nn.Module, example_inputs: Sequence[Tensor]) -> torch.
         ModelError: `torch.export` cannot trace the model; names the line of the user's code.
     """
     model.eval()
+    example_inputs = [x.contiguous() for x in example_inputs]  # the program fixes the memory order of what it was shown
     inputs = tuple(torch.cat([x, x]) if x.shape[0] == 1 else x for x in example_inputs)
     batch = torch.export.Dim("batch", min=1, max=1 << 16)
     try:
@@ -73,7 +74,7 @@ def export_static(graph_module: nn.Module, example_inputs: Sequence[Tensor]) -> 
     """The traced model as an exported program at the batch size of `example_inputs` (1, for artifacts)."""
     graph_module.eval()
     try:
-        return torch.export.export(graph_module, tuple(example_inputs))
+        return torch.export.export(graph_module, tuple(x.contiguous() for x in example_inputs))
     except Exception as error:
         raise _untraceable(error) from error
 

@@ -5,19 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from compress.errors import InputError
 from compress.graph.groups import WidthModel
 from compress.types import LatencyModel, Number, OpRecord, Scheme
 
 # What a mobile file holds for each op beside its weights: graph, names, quantization parameters. Fitted on this
-# project's own artifacts of the examples (11 to 20 ops); the budget is judged again on the real files.
-BYTES_PER_OP = {
-    "onnx": {"float32": 160, "w8a8": 400},
-    "litert": {"float32": 330, "w8a8": 850},
-    "executorch": {"float32": 640, "w8a8": 1_150},
-    "coreml": {"float32": 1_150, "w8a8": 2_800},
-}
-BYTES_PER_WEIGHT = {"float32": 4, "w8a8": 1}
+# project's own artifacts: float32 and w8a8 on the examples (11 to 20 ops), the other schemes on the nets of
+# tests/export/test_schemes.py (3 to 5 ops); the budget is judged again on the real files. A scheme that is not under a
+# format cannot be held by it.
+BYTES_PER_OP: dict[str, dict[Scheme, int]] = {
+    "onnx": {"float32": 160, "float16": 280, "w8a8": 400, "w8a16": 400, "w4a8": 400, "w4": 550},
+    "litert": {"float32": 330, "float16": 700, "w8a8": 850, "w8a16": 1_000, "w4a8": 850, "w4": 800},
+    "executorch": {"float32": 640, "float16": 900, "w8a8": 1_150, "w4": 1_500},
+    "coreml": {
+        "float32": 1_150, "float16": 1_450, "w8a8": 2_800, "w4a8": 2_600, "w4": 1_800, "palette4": 1_800,
+        "palette6": 1_800,
+    },
+}  # fmt: skip
+# One sixteenth of a byte at w4 is the 16-bit scale of each group of 32 weights.
+BYTES_PER_WEIGHT: dict[Scheme, float] = {
+    "float32": 4, "float16": 2, "w8a8": 1, "w8a16": 1, "w4a8": 0.5, "w4": 0.5625, "palette4": 0.5, "palette6": 0.75,
+}  # fmt: skip
 BYTES_PER_QUANTIZED_CHANNEL = 12  # scale, zero point and the 32-bit bias of one output channel
+_WITHOUT_SCALES = ("float32", "float16", "palette4", "palette6")
+# ExecuTorch's XNNPACK exporter writes the weights of convolutions in float16 programs as float32.
+_WIDENED = ("conv", "depthwise_conv", "grouped_conv", "conv_transpose")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +55,28 @@ class CostModel:
 
 
 def artifact_bytes(ops: Sequence[OpRecord], scheme: Scheme, formats: Sequence[str] = tuple(BYTES_PER_OP)) -> int:
-    """The expected size of the largest artifact of a model made of `ops`: a prediction, good to about a tenth."""
+    """The expected size of the largest artifact of a model made of `ops`: a prediction, good to about a tenth.
+
+    Raises:
+        InputError: none of the formats can hold the scheme.
+    """
+    holding = [format for format in formats if scheme in BYTES_PER_OP[format]]
+    if not holding:
+        able = [format for format, schemes in BYTES_PER_OP.items() if scheme in schemes]
+        raise InputError(f"none of {', '.join(formats)} can hold {scheme}; add {' or '.join(able)} to export.formats")
+    return max(_format_bytes(ops, scheme, format) for format in holding)
+
+
+def _format_bytes(ops: Sequence[OpRecord], scheme: Scheme, format: str) -> int:
+    """The expected size of one artifact."""
     kernels = [op for op in ops if not op.fused_into and op.kind != "reshape"]
-    weights = sum(op.weight_count for op in ops if op.kind != "norm" or not op.fused_into)
-    channels = sum(op.channels[1] for op in kernels if op.weight_count) if scheme != "float32" else 0
-    graph = max(BYTES_PER_OP[format][scheme] for format in formats) * len(kernels)
-    return graph + weights * BYTES_PER_WEIGHT[scheme] + channels * BYTES_PER_QUANTIZED_CHANNEL
+    held = [op for op in ops if op.kind != "norm" or not op.fused_into]
+    channels = sum(op.channels[1] for op in kernels if op.weight_count) if scheme not in _WITHOUT_SCALES else 0
+    weights = sum(op.weight_count for op in held) * BYTES_PER_WEIGHT[scheme]
+    if (format, scheme) == ("executorch", "float16"):
+        weights += sum(op.weight_count for op in held if op.kind in _WIDENED) * 2
+    graph = BYTES_PER_OP[format][scheme] * len(kernels)
+    return round(graph + weights + channels * BYTES_PER_QUANTIZED_CHANNEL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,19 @@ class OpWork(NamedTuple):
     known: bool
 
 
+# What a scheme that was never measured is predicted as: weights that are made float again compute as float32 does,
+# 4-bit weights between 8-bit values as 8-bit ones. 16-bit values have no XNNPACK kernel and are nowhere near 8-bit
+# speed, so float32 is the safer guess. The source of a prediction says what was done.
+STAND_INS: dict[Scheme, Scheme] = {
+    "float16": "float32",
+    "w8a16": "float32",
+    "w4a8": "w8a8",
+    "w4": "float32",
+    "palette4": "float32",
+    "palette6": "float32",
+}
+
+
 @dataclass(slots=True)
 class Roofline:
     """The latency model of one compute unit, from its profile. Predicts in pure Python, about 5 us per op.
@@ -73,10 +86,10 @@ class Roofline:
         """The predicted latency (ms, with its 90 % interval) of a model made of `ops` at `scheme`.
 
         Raises:
-            UnknownName: the unit was never fitted at this scheme.
+            UnknownName: the unit was never fitted at this scheme, nor at the one that stands in for it.
         """
-        constants = self._constants(scheme)
-        block = self.blocks.get(scheme, 1)
+        known = self._known(scheme)
+        constants, block = self.profile.schemes[known], self.blocks.get(known, 1)
         costs: list[OpCost] = []
         uncovered: list[str] = []
         unsure_ms = 0.0
@@ -95,17 +108,22 @@ class Roofline:
         total_ms = sum(cost.latency_ms for cost in costs)
         total_macs = sum(op.macs or 0 for op in ops)
         interval = _interval(total_ms, total_macs, unsure_ms, bool(uncovered), constants)
-        latency = Number(total_ms, "ms", "predicted", constants.n, interval, self._source(constants))
+        latency = Number(total_ms, "ms", "predicted", constants.n, interval, self._source(constants, scheme, known))
         return LatencyPrediction(latency, tuple(costs), tuple(uncovered))
 
-    def _constants(self, scheme: Scheme) -> SchemeConstants:
-        """The constants of `scheme`; raises UnknownName."""
-        if scheme not in self.profile.schemes:
+    def _known(self, scheme: Scheme) -> Scheme:
+        """The scheme to predict by: the one asked for, or what stands in for it; raises UnknownName."""
+        known = scheme if scheme in self.profile.schemes else STAND_INS.get(scheme, scheme)
+        if known not in self.profile.schemes:
             raise UnknownName(f"scheme of {self.name}", scheme, self.profile.schemes)
-        return self.profile.schemes[scheme]
+        return known
 
-    def _source(self, constants: SchemeConstants) -> str:
+    def _source(self, constants: SchemeConstants, scheme: Scheme, known: Scheme) -> str:
         """One line on what stands behind a prediction."""
+        if known != scheme:
+            return (
+                f"{scheme} was not measured here and is predicted as {known}; {self._source(constants, known, known)}"
+            )
         held_out = constants.held_out
         return (
             f"{self.name}: roofline for {self.profile.runtime}, {self.profile.setting}; fitted on {constants.n} "

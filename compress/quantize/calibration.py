@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from compress.errors import DataError
-from compress.quantize.network import fake_quants, prepare, quantized_layers, recorded, set_state
-from compress.quantize.quant_plan import Activation, QuantPlan, Weight
-
-Predict = Callable[[fx.GraphModule, Any], Any]
+from compress.quantize.batches import Predict, run_batch
+from compress.quantize.network import fake_quants, prepare, recorded, set_state, weights_now
+from compress.quantize.quant_plan import Activation, QuantPlan
+from compress.quantize.schemes import activation_bounds
 
 
 def plan(
-    folded: fx.GraphModule, scheme: str, batches: Iterable[Any], ranges: str = "mse", predict: Predict | None = None
+    folded: fx.GraphModule,
+    scheme: str,
+    batches: Iterable[Any],
+    ranges: str = "mse",
+    predict: Predict | None = None,
+    schemes: Mapping[str, str] | None = None,
 ) -> QuantPlan:
     """The post-training plan of a folded model; reads and changes nothing.
 
     Args:
         folded: a traced model with its batch norms folded.
-        scheme: "w8a8".
+        scheme: "w8a8" and the like (`compress.quantize.schemes`).
         batches: calibration batches; each a tensor (N, ...) or a sequence that begins with the model's inputs.
-        ranges: "mse", "percentile" or "minmax".
+        ranges: "mse", "percentile", "minmax" or "entropy".
         predict: runs the model on a batch where a batch is neither of the above.
+        schemes: layer path -> its own scheme, where that is not `scheme`.
 
     Raises:
         DataError: no batches, or NaN in the model's values.
     """
-    prepared = prepare(folded, scheme, ranges)
+    prepared = prepare(folded, scheme, ranges, schemes)
     calibrate(prepared, batches, predict)
     return freeze(prepared)
 
@@ -48,7 +54,7 @@ def calibrate(prepared: fx.GraphModule, batches: Iterable[Any], predict: Predict
     if not kept:
         raise DataError("calibration got no batch; give the quantize step at least one")
     was_training = prepared.training
-    run = predict or _predict
+    run = predict or run_batch
     prepared.eval()
     set_state(prepared, "observe")
     modules = fake_quants(prepared).values()
@@ -74,24 +80,16 @@ def freeze(prepared: fx.GraphModule) -> QuantPlan:
     note = recorded(prepared)
     of_group = {name: _activation(module) for name, module in fake_quants(prepared).items()}
     activations = {name: of_group[value.group] for name, value in note["places"].values.items()}
-    layers = quantized_layers(prepared)
-    weights: dict[str, Weight] = {
-        path: (layers[path].axis, tuple(float(scale) for scale in layers[path].scales()))
-        for path in note["places"].layers
+    modules, values = fake_quants(prepared), note["places"].values
+    reads = {
+        reader: {name: _activation(modules[values[name].group], bits) for name, bits in wanted.items()}
+        for reader, wanted in note["places"].reads.items()
     }
-    return QuantPlan(note["scheme"], activations, weights, dict(note["places"].float_ops))
+    weights, groups, codebooks = weights_now(prepared)
+    floats = dict(note["places"].float_ops)
+    return QuantPlan(note["scheme"], activations, weights, floats, note["schemes"], reads, groups, codebooks)
 
 
-def _activation(module: Any) -> Activation:
-    scale, zero_point = module.parameters_now()
-    return float(scale), int(zero_point), module.qmin, module.qmax
-
-
-def _predict(prepared: fx.GraphModule, batch: Any) -> Any:
-    """Run the network on a batch: a tensor, or a sequence that begins with the model's inputs."""
-    count = sum(node.op == "placeholder" for node in prepared.graph.nodes)
-    parts = [batch] if isinstance(batch, Tensor) else list(batch)[:count]
-    if len(parts) < count:
-        raise DataError(f"a calibration batch holds {len(parts)} tensors where the model takes {count}")
-    parameter = next(prepared.parameters())
-    return prepared(*(part.to(parameter.device) for part in parts))
+def _activation(module: Any, bits: int = 0) -> Activation:
+    scale, zero_point = module.parameters_now(bits)
+    return float(scale), int(zero_point), *activation_bounds(bits or module.bits)

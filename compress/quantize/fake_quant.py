@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import DataError, UnknownName
-from compress.quantize.layers import channel_axis, fake_quantize_weight, functional_form, weight_scales
+from compress.quantize.layers import channel_axis, fake_quantize_weight, functional_form, group_size, weight_scales
+from compress.quantize.palette import fit_table, from_table, table_indices
 from compress.quantize.ranges import Ranges, affine_parameters, choose, histogram
-from compress.quantize.schemes import Precision
+from compress.quantize.schemes import Precision, activation_bounds
 
 State = Literal["observe", "train", "frozen"]
 
@@ -34,45 +35,67 @@ def checked_state(state: str) -> State:
 class FakeQuantLayer(nn.Module):
     """A convolution or linear layer that computes with its rounded weight; parameters keep their names and stay float.
 
-    The scales follow the weight at every forward pass, so the plan always agrees with the weights. `enabled` is False
+    The scales follow the weight at every forward pass, so the plan always agrees with the weights; the table of a
+    palette is a buffer, `tables` (1, entries), fitted when the layer is made and by `fit_tables`. `enabled` is False
     while ranges are observed.
     """
+
+    tables: Tensor
 
     def __init__(self, layer: nn.Module, precision: Precision) -> None:
         super().__init__()
         self.weight: nn.Parameter = layer.weight  # type: ignore[assignment]
         self.register_parameter("bias", layer.bias)  # type: ignore[arg-type]
         self.op, self.settings = functional_form(layer)
-        self.axis = channel_axis(layer)
+        self.precision, self.group = precision, group_size(layer, precision)
+        self.axis = 1 if self.group else channel_axis(layer)
         self.weight_max = precision.weight_max
         self.enabled = True
+        if precision.weights == "palette":
+            self.register_buffer("tables", fit_table(self.weight, 2**precision.weight_bits)[None])
 
     def scales(self) -> Tensor:
-        """The scale of each channel of the current weight: float32 (channels,)."""
-        return weight_scales(self.weight, self.axis, self.weight_max)
+        """The scale of each channel or group of the current weight: float32 (channels,) or (groups,)."""
+        return weight_scales(self.weight, self.axis, self.weight_max, self.group)
+
+    def fit_tables(self) -> None:
+        """Fit a palette's table to the current weight, in place; nothing where the layer has none."""
+        if self.precision.weights == "palette":
+            self.tables.copy_(fit_table(self.weight, self.tables.shape[1])[None])
+
+    def rounded(self) -> Tensor:
+        """The weight as its stored form will hold it, float32; gradients pass straight through the rounding."""
+        if self.precision.weights == "float":
+            if self.precision.weight_bits == 32:
+                return self.weight
+            nearest = self.weight.detach().half().float()
+            return nearest + (self.weight - self.weight.detach())  # the second term is zero: it carries the gradient
+        if self.precision.weights == "palette":
+            nearest = from_table(table_indices(self.weight, self.tables), self.tables)
+            return nearest + (self.weight - self.weight.detach())
+        return fake_quantize_weight(self.weight, self.scales(), self.axis, self.weight_max, self.group)
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output, computed with the rounded weight."""
-        weight: Tensor = self.weight
-        if self.enabled:
-            weight = fake_quantize_weight(weight, self.scales(), self.axis, self.weight_max)
+        weight: Tensor = self.rounded() if self.enabled else self.weight
         result: Tensor = self.op(x, weight, self.bias, *self.settings)
         return result
 
     def extra_repr(self) -> str:
-        """The op and its settings."""
-        return f"{self.op}, {self.settings}, axis={self.axis}"
+        """The op, its settings and its scheme."""
+        return f"{self.op}, {self.settings}, {self.precision.name}, axis={self.axis}"
 
 
 class ActivationFakeQuant(nn.Module):
     """One range shared by a group of values; called with the value and its slot (-1: it does not widen the range).
 
     Buffers, one entry per slot: `low` and `high`, the extremes seen (zero included), and `keep_low` and `keep_high`,
-    which share of each the chosen range keeps. The group's range is the union of its slots' ranges.
+    which share of each the chosen range keeps. The group's range is the union of its slots' ranges. A call may name
+    other bits than the group's own: a reader that computes at those rounds the value once more, in the same range.
 
     Args:
         slots: node names of the values that widen the range.
-        precision: the scheme's integers.
+        bits: how many bits the group's values have.
         fixed: a range that the op's mathematics gives; it is never observed.
     """
 
@@ -81,10 +104,10 @@ class ActivationFakeQuant(nn.Module):
     keep_low: Tensor
     keep_high: Tensor
 
-    def __init__(self, slots: tuple[str, ...], precision: Precision, fixed: tuple[float, float] | None = None) -> None:
+    def __init__(self, slots: tuple[str, ...], bits: int, fixed: tuple[float, float] | None = None) -> None:
         super().__init__()
-        self.slots, self.fixed = slots, fixed
-        self.qmin, self.qmax = precision.activation_min, precision.activation_max
+        self.slots, self.bits, self.fixed = slots, bits, fixed
+        self.qmin, self.qmax = activation_bounds(bits)
         self.state: State = "observe"
         self.counts: list[Tensor] | None = None  # histograms, while the second calibration pass fills them
         low, high = fixed or (0.0, 0.0)
@@ -93,21 +116,28 @@ class ActivationFakeQuant(nn.Module):
         self.register_buffer("keep_low", torch.ones(len(slots)))
         self.register_buffer("keep_high", torch.ones(len(slots)))
 
-    def forward(self, x: Tensor, slot: int) -> Tensor:
+    def forward(self, x: Tensor, slot: int, bits: int = 0) -> Tensor:
         """The value rounded to its integers (as floats), or the value itself while ranges are observed."""
         if self.state == "observe":
             self._observe(x, slot)
             return x
         if self.state == "train" and self.training:
             self._follow(x, slot)
-        scale, zero_point = self.parameters_now()
-        rounded = torch.fake_quantize_per_tensor_affine(x.float(), scale, zero_point, self.qmin, self.qmax)
+        scale, zero_point = self.parameters_now(bits)
+        rounded = torch.fake_quantize_per_tensor_affine(
+            x.float(), scale, zero_point, *activation_bounds(bits or self.bits)
+        )
         return rounded.to(x.dtype)
 
-    def parameters_now(self) -> tuple[Tensor, Tensor]:
-        """The group's scale (float32) and zero point (int32); two scalars."""
+    def parameters_now(self, bits: int = 0) -> tuple[Tensor, Tensor]:
+        """The scale (float32) and zero point (int32) at `bits`, by default the group's own; two scalars."""
+        bits = bits or self.bits
         low, high = (self.low * self.keep_low).amin(), (self.high * self.keep_high).amax()
-        return affine_parameters(low, high, self.qmin, self.qmax)
+        if bits == 16:  # symmetric: the 16-bit kernels have no zero point
+            high = torch.maximum(-low, high)
+            high = torch.where(high > 0, high, torch.ones_like(high))
+            low = -high
+        return affine_parameters(low, high, *activation_bounds(bits))
 
     def reset(self) -> None:
         """Forget what was seen; a fixed range stays."""

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compress.quantize.schemes import Precision
+
 aten = torch.ops.aten
 
 PER_TENSOR = -1  # in place of an axis: one scale for the whole weight
@@ -60,28 +62,52 @@ def channel_axis(layer: Any) -> int:
     return 0
 
 
-def weight_scales(weight: Tensor, axis: int, weight_max: int) -> Tensor:
-    """The scale of each channel, max|w| / weight_max, held off zero: float32 (channels,), or (1,) per tensor."""
+def group_size(layer: Any, precision: Precision) -> int:
+    """How many inputs of a layer share a scale under a scheme with groups; 0 where each channel has one scale.
+
+    Linear layers only, whose inputs divide evenly: LiteRT and XNNPACK take groups nowhere else.
+    """
+    fits = isinstance(layer, nn.Linear) and precision.group and layer.in_features % precision.group == 0
+    return precision.group if fits else 0
+
+
+def weight_scales(weight: Tensor, axis: int, weight_max: int, group: int = 0) -> Tensor:
+    """The scale of each channel, max|w| / weight_max, held off zero: float32 (channels,), or (1,) per tensor.
+
+    With `group`, one scale for each run of that many weights in row-major order: (weights / group,).
+    """
     magnitude = weight.detach().abs().float()
-    if axis == PER_TENSOR:
+    if group:
+        largest = magnitude.reshape(-1, group).amax(1)
+    elif axis == PER_TENSOR:
         largest = magnitude.amax().reshape(1)
     else:
         largest = magnitude.amax([d for d in range(weight.dim()) if d != axis])
     scales = largest / weight_max
     floor = torch.where(scales.amax() > 0, scales.amax() * _SMALLEST_SCALE, torch.ones_like(scales.amax()))
-    return torch.maximum(scales, floor)
+    scales = torch.maximum(scales, floor)
+    return (
+        scales.bfloat16().float() if group else scales
+    )  # as LiteRT and XNNPACK store them: no format rounds them anew
 
 
-def fake_quantize_weight(weight: Tensor, scales: Tensor, axis: int, weight_max: int) -> Tensor:
+def fake_quantize_weight(weight: Tensor, scales: Tensor, axis: int, weight_max: int, group: int = 0) -> Tensor:
     """The weight rounded to its integers, as floats; the gradient passes straight through the rounding."""
     zeros = torch.zeros(len(scales), dtype=torch.int32, device=scales.device)
+    if group:
+        rows = torch.fake_quantize_per_channel_affine(
+            weight.reshape(-1, group), scales, zeros, 0, -weight_max, weight_max
+        )
+        return rows.reshape(weight.shape)
     if axis == PER_TENSOR:
         return torch.fake_quantize_per_tensor_affine(weight, scales[0], zeros[0], -weight_max, weight_max)
     return torch.fake_quantize_per_channel_affine(weight, scales, zeros, axis, -weight_max, weight_max)
 
 
-def integer_weight(weight: Tensor, scales: Tensor, axis: int, weight_max: int) -> Tensor:
+def integer_weight(weight: Tensor, scales: Tensor, axis: int, weight_max: int, group: int = 0) -> Tensor:
     """The weight's integers, int8, rounded as `fake_quantize_weight` rounds."""
+    if group:
+        return integer_weight(weight.reshape(-1, group), scales, 0, weight_max).reshape(weight.shape)
     shape = [1] * weight.dim()
     if axis != PER_TENSOR:
         shape[axis] = -1

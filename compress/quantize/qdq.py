@@ -1,8 +1,8 @@
 """A plan written into a model as standard quantize/dequantize ops: what every exporter reads.
 
-The result holds `torch.ops.quantized_decomposed` ops, int8 weight buffers and plain ATen ops, and no class of ours. It
-has the form that PT2E made common: each value is quantized once and dequantized anew for each of its readers, so that
-a delegate can take op by op.
+The result holds `torch.ops.quantized_decomposed` ops, weight buffers of integers, float16 or palette indices and plain
+ATen ops, and no class of ours. It has the form that PT2E made common: each value is quantized once and dequantized anew
+for each of its readers, so that a delegate can take op by op.
 """
 
 from __future__ import annotations
@@ -12,17 +12,15 @@ from typing import Any
 
 import torch
 import torch.ao.quantization.fx._decomposed
-from torch import Tensor, fx, nn
+from torch import fx
 
 from compress.errors import ModelError
 from compress.quantize.clamps import clamp_bounds
-from compress.quantize.layers import PER_TENSOR, functional_form, integer_weight
 from compress.quantize.quant_plan import Activation, QuantPlan
-from compress.quantize.rules import LAYERS
 from compress.quantize.schemes import precision
+from compress.quantize.stored import Form, check_weights, hold, stored_layers, weight_node
 
 # Importing torch.ao.quantization.fx._decomposed is what registers the ops.
-Form = tuple[Any, tuple[Any, ...], bool]  # a layer's op, its arguments behind the bias, whether it has a bias
 aten = torch.ops.aten
 ops = torch.ops.quantized_decomposed
 
@@ -32,17 +30,22 @@ def apply(folded: fx.GraphModule, plan: QuantPlan) -> fx.GraphModule:
 
     Raises:
         ModelError: the plan names a value or a layer that this model has not, or a layer of other width.
-        UnknownName: the plan's scheme is not known.
+        UnknownName: a scheme of the plan is not known.
     """
     _check(folded, plan)
     quantized = copy.deepcopy(folded).eval()
     nodes = {node.name: node for node in quantized.graph.nodes}
-    for name, activation in plan.activations.items():
-        _insert_pair(quantized.graph, nodes[name], activation)
-    forms = {path: _hold_integers(quantized, path, plan) for path in plan.weights}
+    codes = {name: _insert_pair(quantized.graph, nodes[name], grid) for name, grid in plan.activations.items()}
+    for reader, reads in plan.reads.items():
+        for name, grid in reads.items():
+            _insert_second_pair(quantized.graph, nodes[reader], codes[name], grid)
+    paths = stored_layers(folded, plan)
+    shapes = {path: tuple(quantized.get_submodule(path).weight.shape) for path in paths}  # type: ignore[union-attr, arg-type]
+    forms = {path: hold(quantized, path, plan) for path in paths}
     for node in nodes.values():
         if node.op == "call_module" and node.target in forms:
-            _lower_layer(quantized.graph, node, plan, forms[node.target])
+            path = str(node.target)
+            _lower_layer(quantized.graph, node, plan, forms[path], shapes[path])
         elif node.target is aten.mean.dim:
             _lower_mean(quantized.graph, node, plan)
         else:
@@ -56,26 +59,15 @@ def _check(folded: fx.GraphModule, plan: QuantPlan) -> None:
     """Raise ModelError at the first name of the plan that the model does not bear out."""
     precision(plan.scheme)
     names = {node.name for node in folded.graph.nodes}
-    missing = next((name for name in (*plan.activations, *plan.float_ops) if name not in names), None)
+    missing = next((name for name in (*plan.activations, *plan.float_ops, *plan.reads) if name not in names), None)
     if missing is not None:
         raise ModelError(f"the quantization plan belongs to another model: this one has no node '{missing}'")
-    layers = {path: module for path, module in folded.named_modules() if isinstance(module, LAYERS)}
-    for path, (axis, scales) in plan.weights.items():
-        if path not in layers:
-            raise ModelError(f"the quantization plan belongs to another model: this one has no layer '{path}'")
-        width = 1 if axis == PER_TENSOR else layers[path].weight.shape[axis]
-        if len(scales) != width:
-            raise ModelError(
-                f"the quantization plan belongs to another model: layer '{path}' has {width} channels "
-                f"and the plan {len(scales)} scales"
-            )
+    check_weights(folded, plan)
 
 
-def _insert_pair(graph: fx.Graph, node: fx.Node, activation: Activation) -> None:
-    """Quantize the value of `node` once and dequantize it for each reader, in place."""
-    scale, zero_point, qmin, qmax = activation
-    readers = list(node.users)
-    settings = (scale, zero_point, qmin, qmax, torch.int8)
+def _insert_pair(graph: fx.Graph, node: fx.Node, activation: Activation) -> fx.Node:
+    """Quantize the value of `node` once and dequantize it for each reader, in place; the quantize node."""
+    readers, settings = list(node.users), _settings(activation)
     with graph.inserting_after(node):
         quantized = graph.call_function(ops.quantize_per_tensor.default, (node, *settings))
     quantized.meta = {key: value for key, value in node.meta.items() if key != "val"}
@@ -84,43 +76,32 @@ def _insert_pair(graph: fx.Graph, node: fx.Node, activation: Activation) -> None
             back = graph.call_function(ops.dequantize_per_tensor.default, (quantized, *settings))
         back.meta = dict(node.meta)
         reader.replace_input_with(node, back)
+    return quantized
 
 
-def _hold_integers(quantized: fx.GraphModule, path: str, plan: QuantPlan) -> Form:
-    """Put integers in the place of a layer, in place, and return the op that it was.
-
-    The integers keep the name `<path>.weight`; `weight_scale` and `weight_zero_point` stand beside them, where the
-    weight has a scale per channel, and the float bias where the layer had one.
-    """
-    layer, (axis, scales) = quantized.get_submodule(path), plan.weights[path]
-    weight: Tensor = layer.weight  # type: ignore[assignment]
-    scale = torch.tensor(scales, dtype=torch.float32, device=weight.device)
-    holder = nn.Module()
-    holder.register_buffer("weight", integer_weight(weight, scale, axis, precision(plan.scheme).weight_max))
-    if axis != PER_TENSOR:
-        holder.register_buffer("weight_scale", scale)
-        holder.register_buffer("weight_zero_point", torch.zeros(len(scales), dtype=torch.int64, device=weight.device))
-    if isinstance(layer.bias, Tensor):
-        holder.register_parameter("bias", nn.Parameter(layer.bias.detach().clone(), requires_grad=False))
-    owner, _, leaf = path.rpartition(".")
-    setattr(quantized.get_submodule(owner), leaf, holder)
-    op, settings = functional_form(layer)
-    return op, settings, layer.bias is not None
+def _insert_second_pair(graph: fx.Graph, reader: fx.Node, codes: fx.Node, activation: Activation) -> None:
+    """Round what `reader` takes from `codes` once more, to the reader's own grid, in place."""
+    source = next(node for node in reader.all_input_nodes if node.args and node.args[0] is codes)
+    settings = _settings(activation)
+    with graph.inserting_before(reader):
+        again = graph.call_function(ops.quantize_per_tensor.default, (source, *settings))
+        back = graph.call_function(ops.dequantize_per_tensor.default, (again, *settings))
+    again.meta = {key: value for key, value in source.meta.items() if key != "val"}
+    back.meta = dict(source.meta)
+    reader.replace_input_with(source, back)
 
 
-def _lower_layer(graph: fx.Graph, node: fx.Node, plan: QuantPlan, form: Form) -> None:
-    """Turn one call of a layer into its functional op on the dequantized weight, in place; the node keeps its name."""
+def _settings(activation: Activation) -> tuple[Any, ...]:
+    """The arguments of a quantize op behind its input."""
+    scale, zero_point, qmin, qmax = activation
+    return scale, zero_point, qmin, qmax, torch.int16 if qmax > 127 else torch.int8
+
+
+def _lower_layer(graph: fx.Graph, node: fx.Node, plan: QuantPlan, form: Form, shape: tuple[int, ...]) -> None:
+    """Turn one call of a layer into its functional op on the restored weight, in place; the node keeps its name."""
     path, (op, settings, has_bias) = str(node.target), form
-    axis, scales = plan.weights[path]
-    weight_max = precision(plan.scheme).weight_max
-    bounds = (-weight_max, weight_max, torch.int8)
     with graph.inserting_before(node):
-        integers = graph.get_attr(f"{path}.weight")
-        if axis == PER_TENSOR:
-            weight = graph.call_function(ops.dequantize_per_tensor.default, (integers, scales[0], 0, *bounds))
-        else:
-            each, zeros = graph.get_attr(f"{path}.weight_scale"), graph.get_attr(f"{path}.weight_zero_point")
-            weight = graph.call_function(ops.dequantize_per_channel.default, (integers, each, zeros, axis, *bounds))
+        weight = weight_node(graph, path, plan, shape)
         bias = graph.get_attr(f"{path}.bias") if has_bias else None
     node.op, node.target = "call_function", op
     node.args = (node.args[0], weight, bias, *settings)

@@ -82,8 +82,10 @@ _OWN = (
     aten.leaky_relu.default,
 )
 
-# The ranges behind LiteRT's fixed parameters: logistic and softmax 1/256 and -128, tanh 1/128 and 0, log-softmax
-# 16/256 and 127.
+# The ranges behind LiteRT's fixed parameters at 8 bits: logistic and softmax 1/256 and -128, tanh 1/128 and 0,
+# log-softmax 16/256 and 127. At 16 bits all of them have 1/32768 and 0, and log-softmax has no kernel.
+_FIXED_16 = (-32767 / 32768, 32767 / 32768)
+_NO_16 = (aten.log_softmax.int, aten._log_softmax.default)
 _FIXED = {
     aten.sigmoid.default: (0.0, 255 / 256),
     aten.softmax.int: (0.0, 255 / 256),
@@ -182,6 +184,13 @@ def rule_for(graph_module: fx.GraphModule, node: fx.Node) -> Rule:
     if node.target is operator.getitem:
         return SHARE if isinstance(node.args[0], fx.Node) and node.args[0].target in _SPLITS else NONE
     return _TABLE.get(node.target, Rule(Kind.FLOAT, f"no rule for {node.target}"))
+
+
+def fixed_range(rule: Rule, node: fx.Node, bits: int) -> tuple[float, float] | None:
+    """The range that a FIXED op's mathematics gives at `bits`; None where there is no kernel at these bits."""
+    if bits == 8:
+        return rule.fixed
+    return None if node.target in _NO_16 else _FIXED_16
 
 
 def absorbs(graph_module: fx.GraphModule, producer: fx.Node, activation: fx.Node) -> bool:

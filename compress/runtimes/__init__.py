@@ -5,11 +5,16 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from compress.errors import InputError, ToolError, ToolMissing, UnknownName
+from compress.errors import CompressError, InputError, ToolError, ToolMissing, UnknownName
 from compress.runtimes.quiet import quietly
 from compress.runtimes.session import Session
+
+if TYPE_CHECKING:
+    from compress.runtimes.intermediate import Intermediate
 
 # format -> the module that runs it. A module has `open_session(path, threads) -> Session`.
 RUNTIMES: dict[str, str] = {
@@ -76,4 +81,52 @@ def load(artifact_path: str | Path, format: str, threads: int = 1) -> Session:
     return session
 
 
-__all__ = ["RUNTIMES", "Session", "available", "load"]
+def load_to_check(artifact_path: str | Path, format: str, threads: int = 1) -> Session:
+    """As `load`, but away from a Mac a Core ML package is computed by the reference evaluator: for numbers, not times.
+
+    Raises:
+        As `load`; and ToolError: the evaluator does not know all of the package's operations; the message lists them.
+        CheckFailed: the package's program contradicts itself.
+    """
+    path = Path(artifact_path)
+    missing = _missing(format)
+    if format != "coreml" or missing is not None or available(format) is None or not path.exists():
+        return load(path, format, threads)
+    try:
+        with quietly():
+            session: Session = importlib.import_module(RUNTIMES[format]).open_reference(path, threads)
+    except CompressError:
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(f"{path} cannot be read by the Core ML reference evaluator: {lines[0][:200]}") from error
+    return session
+
+
+def intermediates(artifact_path: str | Path, format: str, inputs: Sequence[Any]) -> list[Intermediate]:
+    """The tensors inside an artifact for one set of inputs (float32 arrays, batch 1), in execution order.
+
+    A format's module has `intermediates(path, inputs)`; Core ML's need not run here to be looked into.
+
+    Raises:
+        ToolError: the runtime is not here, or cannot show what is inside a file.
+        InputError: the file cannot be read or run.
+    """
+    reason = available(format)
+    if reason is not None and format != "coreml":
+        raise _missing(format) or ToolError(f"{format}: {reason}")
+    with quietly():
+        read = getattr(importlib.import_module(RUNTIMES[format]), "intermediates", None)
+    if read is None:
+        raise ToolError(f"{format}: {reason or 'its runtime cannot show what is inside a file'}")
+    try:
+        with quietly():
+            return list(read(Path(artifact_path), list(inputs)))
+    except CompressError:
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(f"{artifact_path}: its intermediate tensors cannot be read ({lines[0][:200]})") from error
+
+
+__all__ = ["RUNTIMES", "Session", "available", "intermediates", "load", "load_to_check"]

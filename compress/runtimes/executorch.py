@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from compress.runtimes.intermediate import NOT_FLOAT, Intermediate, decoded
 from compress.runtimes.session import Session
 
 
@@ -49,3 +50,27 @@ def _set_threads(threads: int) -> None:
 def open_session(path: Path, threads: int) -> Session:
     """The file, loaded."""
     return ExecutorchSession(path, threads)
+
+
+def intermediates(path: Path, inputs: list[np.ndarray]) -> list[Intermediate]:
+    """The tensors inside a .pte file for one set of inputs, in execution order; its constants are not among them."""
+    from compress.runtimes.pte import exposed
+
+    copy = exposed(path.read_bytes())
+    from executorch.extension.pybindings import portable_lib  # noqa: F401 - registers the kernels
+    from executorch.runtime import Runtime
+
+    program = Runtime.get().load_program(copy.content)
+    method: Any = program.load_method("forward")
+    _set_threads(1)
+    tensors = [torch.from_numpy(np.array(value, np.float32, order="C")) for value in inputs]
+    pairs = zip(copy.outputs, method.execute(tensors), strict=True)
+    named = [(entry, value) for entry, value in pairs if entry is not None]
+    found = [Intermediate(name, "input", (), value) for name, value in zip(copy.inputs, inputs, strict=True)]
+    for entry, value in sorted(named, key=lambda pair: pair[0].position):
+        array = np.array(value.numpy())
+        if entry.scale is not None:
+            array = decoded(array, np.array([entry.scale]), np.array([entry.zero_point]), 0)
+        array = array.astype(np.float32) if np.issubdtype(array.dtype, np.floating) else NOT_FLOAT
+        found.append(Intermediate(entry.name, entry.op, entry.reads, array))
+    return found

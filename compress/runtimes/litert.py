@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from compress.runtimes.intermediate import NOT_FLOAT, Intermediate, decoded
 from compress.runtimes.session import Session
 
 
@@ -54,3 +55,52 @@ def numbered(interpreter: Any, side: str) -> list[int]:
 def open_session(path: Path, threads: int) -> Session:
     """The file, loaded."""
     return LitertSession(path, threads)
+
+
+def intermediates(path: Path, inputs: list[np.ndarray]) -> list[Intermediate]:
+    """The tensors inside a TFLite file for one set of inputs, inputs and constants first, then in execution order.
+
+    Tensors become outputs of the first subgraph, so XNNPACK runs as ever and hands each of them back.
+    """
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(path.read_bytes()))
+    graph = model.subgraphs[0]
+    made = {int(index): operator for operator in graph.operators for index in operator.outputs if index >= 0}
+    graph.outputs = np.array(list(dict.fromkeys([*(int(i) for i in graph.outputs), *made])), np.int32)
+    content = bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    interpreter: Any = Interpreter(model_content=content, num_threads=1)
+    interpreter.allocate_tensors()
+    fed = dict(zip(numbered(interpreter, "inputs"), inputs, strict=True))
+    for index, value in fed.items():
+        interpreter.set_tensor(index, np.ascontiguousarray(value, np.float32))
+    interpreter.invoke()
+    names = [f"{bytes(tensor.name or b'').decode()}:{index}" for index, tensor in enumerate(graph.tensors)]
+    details = {int(detail["index"]): detail for detail in interpreter.get_tensor_details()}
+    constants = [i for i, tensor in enumerate(graph.tensors) if i not in made and _has_data(model, tensor)]
+    found = [Intermediate(names[index], "input", (), value) for index, value in fed.items()]
+    for index in (*constants, *made):
+        held = _as_float(interpreter, details.get(index))
+        operator = made.get(index)
+        op = flatbuffer_utils.opcode_to_name(model, operator.opcodeIndex) if operator is not None else ""
+        reads = tuple(names[int(i)] for i in operator.inputs if i >= 0) if operator is not None else ()
+        found.append(Intermediate(names[index], str(op), reads, held, operator is None))
+    return found
+
+
+def _has_data(model: Any, tensor: Any) -> bool:
+    data = model.buffers[tensor.buffer].data
+    return data is not None and len(data) > 0
+
+
+def _as_float(interpreter: Any, detail: Any) -> np.ndarray:
+    """A tensor as float32: as it is, or what its codes stand for; empty for plain integers."""
+    if detail is None:
+        return NOT_FLOAT
+    value = np.array(interpreter.get_tensor(detail["index"]))
+    if value.dtype in (np.float32, np.float16):
+        return value.astype(np.float32)
+    given = detail["quantization_parameters"]
+    if not len(given["scales"]) or not np.issubdtype(value.dtype, np.integer):
+        return NOT_FLOAT
+    return decoded(value, given["scales"], given["zero_points"], int(given["quantized_dimension"]))

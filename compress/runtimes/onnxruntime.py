@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from compress.runtimes.intermediate import NOT_FLOAT, Intermediate
 from compress.runtimes.session import Session
 
 
@@ -41,3 +42,35 @@ class OnnxSession:
 def open_session(path: Path, threads: int) -> Session:
     """The file, loaded."""
     return OnnxSession(path, threads)
+
+
+def intermediates(path: Path, inputs: list[np.ndarray]) -> list[Intermediate]:
+    """The tensors inside an ONNX file for one set of inputs, inputs and constants first, then in execution order."""
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(str(path))
+    held = {entry.name: numpy_helper.to_array(entry) for entry in model.graph.initializer}
+    own = [entry.name for entry in model.graph.output]
+    made = [name for node in model.graph.node for name in node.output if name and name not in own]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in made)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    feeds = {
+        entry.name: np.ascontiguousarray(x, np.float32) for entry, x in zip(session.get_inputs(), inputs, strict=True)
+    }
+    values = dict(zip((*own, *made), session.run(None, feeds), strict=True))
+    found = [Intermediate(name, "input", (), value) for name, value in feeds.items()]
+    found += [Intermediate(name, "", (), value, True) for name, value in held.items() if value.dtype == np.float32]
+    constants = set(held)
+    for node in model.graph.node:
+        reads = tuple(name for name in node.input if name)
+        constant = bool(reads) and constants.issuperset(reads)
+        constants.update(node.output if constant else ())
+        for name in node.output:
+            value = values.get(name, NOT_FLOAT)
+            value = value if value.dtype in (np.float32, np.float16) else NOT_FLOAT  # codes: see DequantizeLinear
+            found.append(Intermediate(name, node.op_type, reads, value.astype(np.float32), constant))
+    return found

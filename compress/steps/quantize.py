@@ -1,9 +1,15 @@
-"""The quantize step: fold the norms, calibrate, train through the rounding where asked, and fix the plan."""
+"""The quantize step: fold the norms, calibrate, train through the rounding where asked, and fix the plan.
+
+The order is fixed: what reshapes the float model comes first (equalize, smooth), then which layers keep more bits, then
+ranges, then how weights round, then biases, then training.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+
+from torch import fx
 
 from compress import quantize as room
 from compress.checkpoint import Student
@@ -11,6 +17,7 @@ from compress.distill import Learner, Logit, Settings
 from compress.graph.fold import fold_batch_norms
 from compress.job import Job
 from compress.recipe import Quantize
+from compress.steps.mixed import choose_schemes
 from compress.steps.outcome import Outcome, model_figures
 from compress.steps.training import train
 from compress.types import Number
@@ -23,11 +30,17 @@ def run(job: Job, index: int, settings: Quantize, folder: Path, student: Student
     """Quantize the student; with `qat_epochs` it learns from the float teacher while rounded."""
     before = model_figures(job, student.model, "float32")
     folded = fold_batch_norms(student.model)
-    prepared = room.prepare(folded, settings.scheme, ranges=settings.ranges)
-    room.calibrate(prepared, (batch.inputs for batch in job.train_batches(settings.calibration_batches)))
+    batches = [batch.inputs for batch in job.train_batches(settings.calibration_batches)]
+    extra = reshape(folded, settings, batches)
+    schemes: dict[str, str] = {}
+    if settings.mixed is not None:
+        schemes, extra["mixed"] = choose_schemes(job, settings, settings.mixed, folded, batches)
+    prepared = room.prepare(folded, settings.scheme, settings.ranges, schemes)
+    room.calibrate(prepared, batches)
+    extra |= tune(prepared, folded, settings, batches)
     history: list[dict[str, Any]] = []
     if settings.qat_epochs:
-        history = _train(job, index, settings, folder, prepared)
+        history = _train(job, index, settings, folder, prepared, folded)
     room.set_state(prepared, "frozen")
     plan = room.freeze(prepared)
     folded.load_state_dict(room.float_weights(prepared))
@@ -38,23 +51,65 @@ def run(job: Job, index: int, settings: Quantize, folder: Path, student: Student
     after["params"] = Number(before["params"].value, "parameters", "counted")
     floats = [f"{node} stays float: {reason}" for node, reason in plan.float_ops.items()]
     return Outcome(
-        f"{settings.scheme}, {len(plan.weights)} layers, "
-        + (f"{settings.qat_epochs} epochs of training" if settings.qat_epochs else "post-training"),
+        _summary(settings, plan, schemes),
         before,
         after,
         plan=record,
         table=plan.table(),
         history=history,
         warnings=floats,
+        extra=extra,
         student=Student(student.model, [*student.plans, record], folded, quantized),
     )
 
 
-def _train(job: Job, index: int, settings: Quantize, folder: Path, prepared: Any) -> list[dict[str, Any]]:
+def reshape(folded: fx.GraphModule, settings: Quantize, batches: list[Any]) -> dict[str, Any]:
+    """Move factors between the float model's layers where asked, in place; what was done, as plain data."""
+    done: dict[str, Any] = {}
+    if settings.equalize:
+        pairs, skipped = room.equalize(folded, batches)
+        done["equalized"] = {"pairs": pairs, "skipped": skipped}
+    if settings.smooth:
+        norms, skipped = room.smooth(folded, batches)
+        done["smoothed"] = {"norms": norms, "skipped": skipped}
+    return done
+
+
+def tune(prepared: fx.GraphModule, folded: fx.GraphModule, settings: Quantize, batches: list[Any]) -> dict[str, Any]:
+    """Improve a calibrated network's rounding as asked, in place, and make ready what training will learn."""
+    done: dict[str, Any] = {}
+    if settings.codebook == "even":
+        done["even_points"] = room.spread_evenly(prepared, settings.bucket)
+    if settings.codebook == "points":
+        done["learned_points"] = room.learn_points(prepared, settings.bucket)
+    if settings.rounding == "adaround":
+        done["rounded_elsewhere"] = room.learn_rounding(prepared, folded, batches, settings.rounding_steps)
+    if settings.bias_correction and settings.codebook != "points":
+        shifts, without = room.correct_biases(prepared, folded, batches)
+        done["bias_shifts"] = {"layers": shifts, "without_bias": without}
+    if settings.steps == "lsq":
+        done["learned_steps"] = room.learn_steps(prepared)
+    return done
+
+
+def _summary(settings: Quantize, plan: room.QuantPlan, schemes: dict[str, str]) -> str:
+    kept = f", {len(schemes)} of them kept at {next(iter(schemes.values()))}" if schemes else ""
+    count = len({*plan.weights, *plan.codebooks, *schemes})
+    how = f"{settings.qat_epochs} epochs of training" if settings.qat_epochs else "post-training"
+    return f"{settings.scheme}, {count} layers{kept}, {how}"
+
+
+def _train(
+    job: Job, index: int, settings: Quantize, folder: Path, prepared: fx.GraphModule, folded: fx.GraphModule
+) -> list[dict[str, Any]]:
     shared = Settings(settings.temperature, settings.label_weight)
-    method = Logit(job.teacher, prepared, job.example_inputs, shared, job.task.loss if job.task.labelled else None)
+    # Learned points imitate the very model whose weights they stand for (Polino et al. 2018, section 4).
+    teacher = fold_batch_norms(folded) if settings.codebook == "points" else job.teacher
+    method = Logit(teacher, prepared, job.example_inputs, shared, job.task.loss if job.task.labelled else None)
     learner = Learner(prepared)
-    freeze_at = max(1, round(settings.qat_epochs * RANGES_LEARN_SHARE))
+    # Learned steps are no ranges that follow the batches: they learn to the end.
+    share = 1.0 if settings.steps == "lsq" else RANGES_LEARN_SHARE
+    freeze_at = max(1, round(settings.qat_epochs * share))
 
     def on_epoch(epoch: int) -> None:
         room.set_state(prepared, "train" if epoch < freeze_at else "frozen")

@@ -35,9 +35,8 @@ def run(job: Job, index: int, settings: Verify, folder: Path, student: Student) 
                 qualities[artifact.scheme] = job.quality(model, "test", settings.quality_samples)
             rows.append(_verify(job, settings, artifact, model, exported.get(artifact.scheme), samples, qualities))
     failed = [f"{row['format']} {row['scheme']}: {row['reason']}" for row in rows if not row["passed"]]
-    ran = sum(row["quality"] is not None for row in rows)
     return Outcome(
-        f"{len(rows) - len(failed)} of {len(rows)} pass, {ran} ran in their runtime here",
+        f"{len(rows) - len(failed)} of {len(rows)} pass, {_ran_words(rows)}",
         extra={"rows": rows, "own_quality": {scheme: q.to_dict() for scheme, q in qualities.items()}},
         warnings=failed,
         failed="; ".join(failed),
@@ -54,13 +53,11 @@ def _verify(
     samples: list[tuple[np.ndarray, ...]],
     qualities: dict[str, Number],
 ) -> dict[str, Any]:
-    limits = room.Threshold(max_relative_error=settings.max_relative_error)
-    if artifact.scheme != "float32":
-        limits = room.Threshold(min_sqnr_db=settings.min_sqnr_db)
+    limits = room.threshold_of(artifact.scheme, **settings.limits_of(artifact.scheme))
     folder = job.folder / ARTIFACTS
     found = room.verify_artifact(artifact, folder, torch_reference(model), samples, limits, program)
     row = {**found.to_dict(), "scheme": artifact.scheme, "quality": None, "more_qualities": {}}
-    if runtimes.available(artifact.format) is None and found.samples:
+    if found.samples:
         predict = runtime_predictor(folder / artifact.path, artifact.format)
         quality = job.judged_task.quality(predict, "test", settings.quality_samples)
         row["quality"] = quality.to_dict()
@@ -69,7 +66,29 @@ def _verify(
         if found.passed and gap > settings.max_quality_gap:
             row["passed"] = False
             row["reason"] = f"its quality is {gap:.4f} from the model's own (allowed {settings.max_quality_gap:g})"
+    if row["passed"]:
+        room.write_golden(artifact, folder, torch_reference(model), samples, limits)
+    elif (folder / artifact.path).exists():
+        row["divergence"] = _divergence(folder / artifact.path, artifact, model, samples[0], row)
     return row
+
+
+def _ran_words(rows: list[dict[str, Any]]) -> str:
+    """How many artifacts ran in their own runtime, and how many only in the reference evaluator."""
+    formats = [row["format"] for row in rows if row["quality"] is not None]
+    ran = sum(runtimes.available(format) is None for format in formats)
+    words = f"{ran} ran in their runtime here"
+    return words if ran == len(formats) else f"{words}, {len(formats) - ran} in the Core ML reference evaluator"
+
+
+def _divergence(
+    path: Path, artifact: Artifact, model: nn.Module, sample: tuple[np.ndarray, ...], row: dict[str, Any]
+) -> dict[str, Any]:
+    """Where a failed artifact leaves the model, as plain data; the verdict also goes behind the row's reason."""
+    verdict = room.explain(model, path, artifact.format, artifact.scheme, sample)
+    if verdict.compared:
+        row["reason"] += f"; {verdict}"
+    return verdict.to_dict()
 
 
 def held_samples(job: Job, count: int) -> list[tuple[np.ndarray, ...]]:
@@ -96,8 +115,8 @@ def torch_reference(model: nn.Module) -> Callable[..., list[np.ndarray]]:
 
 
 def runtime_predictor(path: Path, format: str) -> Callable[..., Tensor]:
-    """An artifact as a function of tensors (N, ...), run sample by sample in its runtime."""
-    session = runtimes.load(path, format)
+    """An artifact as a function of tensors (N, ...), run sample by sample in its runtime (see `load_to_check`)."""
+    session = runtimes.load_to_check(path, format)
 
     def predict(*inputs: Tensor) -> Tensor:
         arrays = [x.contiguous().numpy() for x in inputs]

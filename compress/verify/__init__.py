@@ -1,6 +1,27 @@
 """Does the artifact still compute the same thing, well enough? Run it in its real runtime and compare."""
 
-from compress.verify.gate import THRESHOLDS, Threshold, Verification, predictor, verify_artifact
+from compress.verify.bisect import bisect, explain
+from compress.verify.gate import Verification, predictor, verify_artifact
+from compress.verify.golden import GOLDEN_SAMPLES, GoldenCheck, check_golden, write_golden
 from compress.verify.parity import Parity, compare
+from compress.verify.thresholds import THRESHOLDS, Threshold, threshold_of
+from compress.verify.verdict import Suspect, Verdict
 
-__all__ = ["THRESHOLDS", "Parity", "Threshold", "Verification", "compare", "predictor", "verify_artifact"]
+__all__ = [
+    "GOLDEN_SAMPLES",
+    "THRESHOLDS",
+    "GoldenCheck",
+    "Parity",
+    "Suspect",
+    "Threshold",
+    "Verdict",
+    "Verification",
+    "bisect",
+    "check_golden",
+    "compare",
+    "explain",
+    "predictor",
+    "threshold_of",
+    "verify_artifact",
+    "write_golden",
+]

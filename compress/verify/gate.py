@@ -4,42 +4,22 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from compress.errors import CheckFailed, CompressError
+from compress.errors import CheckFailed, CompressError, ToolError
 from compress.files import sha256_of
-from compress.runtimes import available, load
+from compress.runtimes import available, load_to_check
 from compress.runtimes.session import Session
 from compress.types import Artifact
 from compress.verify.parity import Parity, compare
-from compress.verify.structure import check
+from compress.verify.structure import Finding, check
+from compress.verify.thresholds import Threshold, threshold_of
 
 Reference = Callable[..., Sequence[np.ndarray]]
-
-
-@dataclass(frozen=True, slots=True)
-class Threshold:
-    """What an artifact must keep: each limit that is not None.
-
-    `max_relative_error` bounds the largest error over the reference's largest magnitude, over all samples;
-    `min_sqnr_db` bounds the SQNR over all samples.
-    """
-
-    max_relative_error: float | None = None
-    min_sqnr_db: float | None = None
-
-
-# float32: other kernels, other summation order; measured 1e-7 to 1e-5 of the range, so 1e-3 is a wrong graph.
-# w8a8, against the program's own fake quantization: what is left are roundings that fall the other way; 34 dB on a
-# 60-layer MobileNet, more on smaller nets. A wrong scale or weight costs tens of dB, so 20 dB is the line.
-THRESHOLDS: dict[str, Threshold] = {
-    "float32": Threshold(max_relative_error=1e-3),
-    "w8a8": Threshold(min_sqnr_db=20.0),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +27,8 @@ class Verification:
     """What the gate found. Error figures are None where the artifact could not be run.
 
     `sqnr_db` is over all samples, `sqnr_db_min` the worst single sample's. `ran_on` names the runtime, its version
-    and this machine's CPU, or says "not run here: ..." and why. `checks` lists what was looked at instead.
+    and this machine's CPU, or says "not run here: ..." and why; for a Core ML package away from a Mac it names the
+    reference evaluator. `checks` lists what was looked at besides the numbers.
     """
 
     format: str
@@ -90,34 +71,48 @@ def verify_artifact(
         folder: where `artifact.path` lies.
         reference: the model's outputs for one set of inputs; for w8a8 the fake-quantized program's.
         inputs: one tuple of float32 arrays, batch 1, per sample.
-        threshold: the limits; THRESHOLDS[artifact.scheme] by default.
-        program: the exported program behind the artifact: what a Core ML package that cannot run here is checked
-            against. Without it only the package itself is looked at.
+        threshold: the limits; the scheme's own by default (see `thresholds`).
+        program: the exported program behind the artifact: what the structure of a Core ML package is held against where
+            Core ML is not. Without it only the package itself is looked at.
     """
     path = Path(folder) / artifact.path
-    limits = threshold or THRESHOLDS[artifact.scheme]
+    limits = threshold or threshold_of(artifact.scheme)
     try:
         if not path.exists() or sha256_of(path) != artifact.sha256:
             state = "has changed since it was exported" if path.exists() else "is missing"
             return Verification(artifact.format, artifact.path, "not run here", False, f"the file {state}")
         absent = available(artifact.format)
+        if absent is not None and artifact.format != "coreml":
+            return Verification(artifact.format, artifact.path, f"not run here: {absent}", False, absent)
         if absent is not None:
-            return _unrun(artifact, path, absent, program)
+            return _evaluate(artifact, path, reference, inputs, limits, check(path, artifact, program), absent)
         return _run(artifact, path, reference, inputs, limits)
     except CompressError as error:
         return Verification(artifact.format, artifact.path, "not run here", False, str(error))
 
 
-def _unrun(artifact: Artifact, path: Path, absent: str, program: Any) -> Verification:
-    """The finding on an artifact whose runtime is not here: its structure, for Core ML; a refusal for the rest."""
-    ran_on = f"not run here: {absent}"
-    if artifact.format != "coreml":
-        return Verification(artifact.format, artifact.path, ran_on, False, absent)
-    findings = check(path, artifact, program)
-    wrong = [str(finding) for finding in findings if not finding.passed]
-    reason = "; ".join(wrong) or "structure checked, numbers not: " + absent
+def _evaluate(
+    artifact: Artifact, path: Path, reference: Reference, inputs: Sequence[tuple[np.ndarray, ...]], limits: Threshold,
+    findings: Sequence[Finding], absent: str,
+) -> Verification:  # fmt: skip
+    """The finding on a Core ML package away from a Mac: its structure, and its numbers by the reference evaluator.
+
+    Where the evaluator does not know all its operations, the structure alone decides, and the reason says so.
+    """
     lines = tuple(str(finding) for finding in findings)
-    return Verification(artifact.format, artifact.path, ran_on, not wrong, reason, checks=lines)
+    wrong = [str(finding) for finding in findings if not finding.passed]
+    try:
+        found = _run(artifact, path, reference, inputs, limits)
+    except ToolError as refusal:
+        reason = "; ".join(wrong) or f"structure checked, numbers not: {absent}, and {refusal}"
+        found = Verification(artifact.format, artifact.path, f"not run here: {absent}", not wrong, reason)
+    except CompressError as error:
+        wrong.append(str(error))
+        found = Verification(artifact.format, artifact.path, f"not run here: {absent}", False, "; ".join(wrong))
+    else:
+        reasons = [*wrong, *([] if found.passed else [found.reason])]
+        found = replace(found, passed=not reasons, reason="; ".join(reasons) or found.reason)
+    return replace(found, checks=lines)
 
 
 def _run(
@@ -125,7 +120,7 @@ def _run(
 ) -> Verification:
     if not inputs:
         raise CheckFailed("verification got no samples; hand it at least one held input")
-    session = load(path, artifact.format)
+    session = load_to_check(path, artifact.format)
     try:
         pairs = [_pair(reference, session, sample) for sample in inputs]
         ran_on = describe(session)
@@ -133,7 +128,7 @@ def _run(
         session.close()
     worst = min(compare(wanted, given).sqnr_db for wanted, given in pairs)
     overall = compare(*(np.concatenate(side) for side in zip(*pairs, strict=True)))
-    reason = _judge(overall, limits)
+    reason = judge(overall, limits)
     return Verification(
         artifact.format, artifact.path, ran_on, not reason, reason or "within the threshold",
         max_error=overall.max_error, mean_error=overall.mean_error, max_relative_error=overall.max_relative_error,
@@ -143,7 +138,15 @@ def _run(
 
 def _pair(reference: Reference, session: Session, sample: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
     """(reference, output) for one sample, all outputs in one flat array each."""
-    wanted, given = list(reference(*sample)), session.run(*sample)
+    wanted = list(reference(*sample))
+    try:
+        given = session.run(*sample)
+    except CompressError:
+        raise
+    except Exception as error:  # each runtime has exceptions of its own
+        raise CheckFailed(
+            f"{session.name} cannot run it: {(str(error).strip() or repr(error)).splitlines()[0]}"
+        ) from error
     if len(wanted) != len(given):
         raise CheckFailed(f"the artifact gives {len(given)} outputs where the model gives {len(wanted)}")
     for left, right in zip(wanted, given, strict=True):
@@ -152,7 +155,7 @@ def _pair(reference: Reference, session: Session, sample: tuple[np.ndarray, ...]
     return np.concatenate([value.ravel() for value in wanted]), np.concatenate([value.ravel() for value in given])
 
 
-def _judge(parity: Parity, limits: Threshold) -> str:
+def judge(parity: Parity, limits: Threshold) -> str:
     """Why the parity misses the limits, or "" where it keeps them."""
     if not parity.finite:
         return "the artifact gives NaN or infinite numbers"

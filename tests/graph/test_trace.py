@@ -68,3 +68,12 @@ def test_static_export_has_batch_one() -> None:
     x = torch.randn(1, 1, 8, 8)
     program = export_static(trace(TinyResNet(), (x,)), (x,))
     assert program.module()(x).shape == (1, 4)
+
+
+def test_the_memory_order_of_the_example_does_not_reach_the_program() -> None:
+    """Pictures read row by row come as permuted views; a program that kept their order fails in ExecuTorch."""
+    x = torch.randn(1, 8, 8, 3).permute(0, 3, 1, 2)
+    model = trace(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), (x,))
+    program = export_static(model, (x,))
+    values = [node.meta["val"] for node in program.graph.nodes if hasattr(node.meta.get("val"), "is_contiguous")]
+    assert values and all(value.is_contiguous() for value in values)

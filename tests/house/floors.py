@@ -14,6 +14,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("steps", ("steps",)),
     ("job", ("job",)),
     ("records", ("recipe", "checkpoint", "report", "entry", "console")),
+    ("proof", ("conformance",)),
     ("methods", ("search", "prune", "distill", "quantize", "verify")),
     ("measure", ("profile",)),
     ("write", ("export",)),

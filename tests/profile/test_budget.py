@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
+from compress.errors import InputError
 from compress.graph.cost import cost_of
 from compress.graph.trace import trace
 from compress.profile.budget import CostModel, Limits, artifact_bytes
@@ -40,3 +42,12 @@ def test_figures_come_from_the_latency_model() -> None:
     assert figures["macs"] == sum(op.macs or 0 for op in _ops())
     assert abs(figures["latency_ms"] - figures["macs"] * 1e-6) < 1e-9
     assert cost.latency_of(_ops()).origin == "predicted"
+
+
+def test_fewer_bits_make_smaller_files_and_formats_that_cannot_hold_a_scheme_do_not_count() -> None:
+    ops = _ops(64)
+    sizes = [artifact_bytes(ops, scheme, ("onnx",)) for scheme in ("float32", "float16", "w8a8", "w4")]
+    assert sizes == sorted(sizes, reverse=True) and sizes[-1] < 0.2 * sizes[0]
+    assert artifact_bytes(ops, "palette4", ("onnx", "coreml")) == artifact_bytes(ops, "palette4", ("coreml",))
+    with pytest.raises(InputError, match="none of onnx, litert can hold palette6; add coreml to"):
+        artifact_bytes(ops, "palette6", ("onnx", "litert"))

@@ -10,7 +10,7 @@ import pytest
 
 from compress.errors import RecipeError, UnknownName
 from compress.profile.constants import HeldOut, Profile, SchemeConstants
-from compress.profile.roofline import Roofline, load_latency_model
+from compress.profile.roofline import STAND_INS, Roofline, load_latency_model
 from compress.targets import list_targets, load_target
 from compress.types import LatencyModel, OpRecord, Scheme
 
@@ -204,3 +204,12 @@ def test_an_image_network_takes_on_the_phone_what_was_published() -> None:
     share = sum(prod(op.output_shape) * 64 * 9 for op in ops) / 1.81e9
     assert latency(model, ops) == pytest.approx(122.5 * share, rel=0.2)
     assert latency(model, ops, "w8a8") == pytest.approx(31.7 * share, rel=0.25)
+
+
+def test_a_scheme_without_measurements_is_predicted_by_its_stand_in_and_says_so() -> None:
+    latency_model = load_latency_model(load_target("pixel-4"), "cpu")
+    ops = [conv(16, 16, 8)]
+    for scheme, known in STAND_INS.items():
+        number = latency_model.predict(ops, scheme).latency
+        assert number.value == latency_model.predict(ops, known).latency.value
+        assert number.source.startswith(f"{scheme} was not measured here and is predicted as {known}; ")

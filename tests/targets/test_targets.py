@@ -5,12 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from compress.errors import RecipeError, UnknownName
 from compress.resources import data_folder
-from compress.targets import list_targets, load_target
+from compress.targets import LayerKind, list_targets, load_target
 
 GOOD = """
 name: mine
@@ -112,3 +113,34 @@ def test_targets_and_predictions_import_neither_torch_nor_numpy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", list_targets())
+def test_every_unit_says_which_layers_may_have_which_scheme_and_where_that_is_from(name: str) -> None:
+    target = load_target(name)
+    for unit_name, unit in target.units.items():
+        assert set(unit.layer_schemes) == set(get_args(LayerKind)), unit_name
+        assert f"{unit_name}.layer_schemes" in target.sources
+        for kind, schemes in unit.layer_schemes.items():
+            assert set(unit.schemes) <= set(schemes), f"{unit_name}: {kind} lacks a scheme whose latency is known"
+
+
+def test_a_unit_says_what_a_kind_of_layer_may_have(tmp_path: Path) -> None:
+    cpu = load_target("pixel-4").unit("cpu")
+    assert cpu.allows("linear", "w4") and not cpu.allows("depthwise_conv", "w4") and not cpu.allows("conv", "palette4")
+    plain = load_target(write(tmp_path, GOOD)).unit("cpu")
+    assert plain.allows("conv", "w8a8") and not plain.allows("conv", "float16"), "without a table, `schemes` is it"
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        ("{conv: [float32]}", "names no schemes for grouped_conv"),
+        ("{conv: [w8a8], " + ", ".join(f"{k}: [float32]" for k in get_args(LayerKind)[1:]) + "}", "conv needs float32"),
+        ("{pool: [float32]}", "layer_schemes"),
+    ],
+)
+def test_a_wrong_table_of_layers_is_refused(tmp_path: Path, table: str, reason: str) -> None:
+    path = write(tmp_path, GOOD.replace("channel_multiple", f"layer_schemes: {table}, channel_multiple"))
+    with pytest.raises(RecipeError, match=reason):
+        load_target(path)
