@@ -111,7 +111,11 @@ def _check(row: ArtifactRow) -> Text:
         return Text(f"failed: {row.reason}".removesuffix(": "), "bold red")
     if not row.ran_on:
         return Text(words.NOT_RUN)
-    return Text("passed", "green") if row.passed else Text("not checked")
+    if not row.passed:
+        return Text("not checked")
+    if row.ran_on.startswith(words.NOT_RUN):
+        return Text("structure only", "yellow")
+    return Text("evaluated" if "reference evaluator" in row.ran_on else "passed", "green")
 
 
 def baseline(report: Report) -> Table:

@@ -23,8 +23,8 @@ class Suspect:
     """The first op that diverges: where it stands in the model, and what the artifact has in its place.
 
     `fused` names the ops that the artifact holds in one tensor with it ("aten.relu at stem.2"); `dropped` says that
-    the artifact goes on with the suspect's input instead. `sqnr_db` compares
-    that tensor with the value the model gives on the artifact's own inputs; None where none of its size was found.
+    the artifact goes on with the suspect's input instead. `sqnr_db` compares that tensor with the value the model gives
+    on the artifact's own inputs; None where none of its size was found.
     `rest` counts the values behind it that still differ once the artifact's tensor is taken as it is: 0 says that
     nothing else is wrong; None that it could not be told.
     """

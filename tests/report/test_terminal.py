@@ -29,6 +29,20 @@ def test_each_artifact_is_one_line_with_its_parity():
     assert " ".join(row.split()) == "coreml w8a8 129 kB – – – – – not run here"
 
 
+def test_a_package_that_the_reference_evaluator_computed_is_not_said_to_have_run():
+    report = example()
+    coreml = next(row for row in report.artifacts if row.format == "coreml")
+    last = {}
+    for ran_on in (
+        "Core ML program, reference evaluator (not Core ML itself) 1",
+        "not run here: Core ML runs on macOS",
+    ):
+        coreml.ran_on, coreml.passed = ran_on, True
+        last[ran_on[:3]] = next(line for line in printed(report).splitlines() if line.strip().startswith("coreml "))
+    assert last["Cor"].rstrip().endswith("evaluated")
+    assert last["not"].rstrip().endswith("structure only")
+
+
 def test_failures_and_unmet_limits_are_said():
     report = example()
     report.artifacts[1].passed, report.artifacts[1].reason = False, "SQNR 12.0 dB, least 20.0"
