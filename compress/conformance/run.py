@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import tempfile
 from collections.abc import Callable, Mapping
@@ -121,7 +120,6 @@ def prepare(case: Case, scheme: str) -> Prepared:
     Raises:
         CompressError: it cannot be traced, or there is no such scheme.
     """
-    logging.getLogger("compress").setLevel(logging.ERROR)  # a batch size that cannot be free is no news here
     module, inputs = case.module(), case.inputs(_CALIBRATION_SAMPLES)
     traced = trace(module, inputs[0])
     forms = forms_of(traced, without=FRAME)
