@@ -102,7 +102,7 @@ def _job(verb: str) -> Callable[..., None]:
         verbose: Verbose = False,
     ) -> None:
         with guarded(verbose, as_json):
-            overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
+            overrides = _overrides(set_, seed)
             if dry_run:
                 with stdout_for_json(as_json):
                     plan = _dry_run(verb, source, overrides)
@@ -148,7 +148,7 @@ def _verify() -> Callable[..., None]:
             steps(context, source, out, seed, set_, dry_run, resume, as_json, verbose)
         elif source is not None:
             with guarded(verbose, as_json):
-                overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
+                overrides = _overrides(set_, seed)
                 line = context.obj or shlex.join(["compress", "verify", str(source)])
                 with stdout_for_json(as_json):
                     record = _emulated(str(arch), lambda: _run("verify", source, overrides, out, resume, line))
@@ -161,6 +161,11 @@ def _verify() -> Callable[..., None]:
 
 for _verb, _summary in VERBS.items():
     app.command(_verb, short_help=_summary)(_verify() if _verb == "verify" else _job(_verb))
+
+
+def _overrides(set_: Sequence[str] | None, seed: int | None) -> list[str]:
+    """What --set and --seed say, as recipe overrides."""
+    return [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
 
 
 def _dry_run(verb: str, source: Path, overrides: Sequence[str]) -> dict[str, Any]:

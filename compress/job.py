@@ -91,11 +91,11 @@ class Job:
 
     @cached_property
     def example_inputs(self) -> tuple[Tensor, ...]:
-        """The task's example inputs, batch size 1, in plain NCHW memory: an exported program fixes the memory order."""
+        """The task's example inputs, batch size 1."""
         inputs = self.task.example_inputs()
         if not inputs or any(x.shape[0] != 1 for x in inputs):
             raise DataError("the task's example_inputs() must give one tensor per model input with batch size 1")
-        return tuple(x.contiguous() for x in inputs)
+        return inputs
 
     def new_model(self) -> nn.Module:
         """A fresh model from the teacher's constructor, its random weights fixed by the recipe's seed."""

@@ -32,20 +32,20 @@ def apply_edits(
         ModelError: an edit names a layer, width or block that the model does not have.
         CheckFailed: the sliced model does not equal the masked one to 1e-4 of the output's range.
     """
-    return _edited(graph_module, edits, example_inputs, check)[0]
+    return cut_and_kept(graph_module, edits, example_inputs, check)[0]
 
 
 def kept_channels(
     graph_module: fx.GraphModule, edits: Iterable[Edit], example_inputs: Sequence[Tensor]
 ) -> dict[str, list[int]]:
     """The numbers of the output channels that each cut layer still has after `edits`, by the layer's path."""
-    return _edited(graph_module, edits, example_inputs, check=False)[1]
+    return cut_and_kept(graph_module, edits, example_inputs, check=False)[1]
 
 
-def _edited(
-    graph_module: fx.GraphModule, edits: Iterable[Edit], example_inputs: Sequence[Tensor], check: bool
+def cut_and_kept(
+    graph_module: fx.GraphModule, edits: Iterable[Edit], example_inputs: Sequence[Tensor], check: bool = True
 ) -> tuple[fx.GraphModule, dict[str, list[int]]]:
-    """The edited copy, and the output channels that each cut layer kept."""
+    """`apply_edits` and `kept_channels` in one pass."""
     edits = list(edits)
     kept: dict[str, list[int]] = {}
     sliced = copy.deepcopy(graph_module)

@@ -70,10 +70,9 @@ class _Latencies:
             self.times, self.source = {}, f"not predicted: {error}"
         self.scheme = scheme
 
-    def _by_op(self, job: Job, ops: Any, scheme: str) -> dict[str, float]:
-        """Op -> its predicted time in ms; float16 weights compute in float32."""
-        asked: Any = "float32" if scheme == "float16" else scheme
-        return {cost.name: cost.latency_ms for cost in job.latency_model.predict(ops, asked).by_op}
+    def _by_op(self, job: Job, ops: Any, scheme: Any) -> dict[str, float]:
+        """Op -> its predicted time in ms."""
+        return {cost.name: cost.latency_ms for cost in job.latency_model.predict(ops, scheme).by_op}
 
     def of(self, schemes: Mapping[str, str]) -> float | None:
         """The latency (ms) where `schemes` names the kept layers; None where the unit was never fitted at a scheme."""

@@ -15,7 +15,7 @@ from compress.checkpoint import Student
 from compress.entry import load_entry
 from compress.errors import UnknownName
 from compress.graph.groups import AT_OUTPUT, WidthModel, dependency_graph, raw_groups
-from compress.graph.surgery import apply_edits, kept_channels
+from compress.graph.surgery import cut_and_kept
 from compress.job import Job
 from compress.recipe import Prune
 from compress.steps.outcome import Outcome, model_figures
@@ -28,7 +28,7 @@ def run(job: Job, index: int, settings: Prune, folder: Path, student: Student) -
     model = student.model
     plan = make_plan(job, model, settings)
     before = model_figures(job, model, "float32")
-    cut = make_cut(job, model, plan, settings)
+    cut = make_cut(job, model, plan.edits, settings.refit, settings.batches)
     record = plan.to_dict()
     return Outcome(
         f"removed {room.describe(plan.edits)}",
@@ -50,21 +50,15 @@ def make_plan(job: Job, model: fx.GraphModule, settings: Prune) -> room.PrunePla
     return room.plan_ratio(widths, scores, job.cost_model(), settings.ratio, settings.max_ratio)
 
 
-def make_cut(job: Job, model: fx.GraphModule, plan: room.PrunePlan, settings: Prune) -> fx.GraphModule:
-    """The planned cut of a model, its layers refitted if the recipe says so, and its norms on their new inputs."""
-    cut = apply_edits(model, plan.edits, job.example_inputs)
-    if settings.refit:
-        refit_to(job, cut, model, plan.edits, settings.batches)
-    recalibrate_norms(cut, job.train_batches(settings.batches))
+def make_cut(job: Job, model: fx.GraphModule, edits: Sequence[Edit], refit: bool, batches: int) -> fx.GraphModule:
+    """The edited model, the layers behind its cuts refitted if asked, and its norms on their new inputs."""
+    cut, kept = cut_and_kept(model, edits, job.example_inputs)
+    drawn = list(job.train_batches(batches))
+    if refit and edits:
+        inputs = [torch.cat(values) for values in zip(*(batch.inputs for batch in drawn), strict=True)]
+        room.refit(cut, model, kept, inputs)
+    recalibrate_norms(cut, drawn)
     return cut
-
-
-def refit_to(job: Job, cut: fx.GraphModule, uncut: fx.GraphModule, edits: Sequence[Edit], batches: int) -> None:
-    """Fit the layers behind the edits of `cut` to the answers of `uncut` on a few training batches, in place."""
-    if edits:
-        inputs = [batch.inputs for batch in job.train_batches(batches)]
-        kept = kept_channels(uncut, edits, job.example_inputs)
-        room.refit(cut, uncut, kept, [torch.cat(values) for values in zip(*inputs, strict=True)])
 
 
 def channel_scores(job: Job, model: fx.GraphModule, name: str, batches: int) -> dict[str, Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from torch import fx
@@ -20,9 +19,8 @@ from compress.job import Job
 from compress.profile.budget import useful_widths
 from compress.recipe import Prune, Search
 from compress.steps.outcome import Outcome, model_figures
-from compress.steps.prune import channel_scores, make_cut, make_plan, refit_to
+from compress.steps.prune import channel_scores, make_cut, make_plan
 from compress.train import LoopSettings, OptimizerSettings, Player, fit
-from compress.train.norms import recalibrate_norms
 from compress.types import Edit
 
 QUICK_PLAN = {"importance": "magnitude", "batches": 1}
@@ -51,7 +49,7 @@ def _completed(job: Job, candidate: fx.GraphModule, settings: Prune) -> fx.Graph
         plan = make_plan(job, candidate, settings)
     except Infeasible:
         return candidate
-    return make_cut(job, candidate, plan, settings)
+    return make_cut(job, candidate, plan.edits, settings.refit, settings.batches)
 
 
 def run(job: Job, index: int, settings: Search, folder: Path, student: Student) -> Outcome:
@@ -66,15 +64,8 @@ def run(job: Job, index: int, settings: Search, folder: Path, student: Student) 
     if settings.complete and not later:
         raise RecipeError("search.complete: there is no later prune step with ratio: auto to complete candidates as")
 
-    def cut(edits: Sequence[Edit], batches: int) -> fx.GraphModule:
-        candidate = apply_edits(model, edits, inputs)
-        if settings.refit:
-            refit_to(job, candidate, model, edits, batches)
-        recalibrate_norms(candidate, job.train_batches(batches))
-        return candidate
-
     def judge(edits: tuple[Edit, ...]) -> tuple[float, dict[str, float]]:
-        candidate = cut(edits, settings.calibration_batches)
+        candidate = make_cut(job, model, edits, settings.refit, settings.calibration_batches)
         if settings.complete:
             candidate = _completed(job, candidate, later[0].settings)
         figures = cost.figures(cost_of(candidate, inputs).ops)
@@ -108,7 +99,7 @@ def run(job: Job, index: int, settings: Search, folder: Path, student: Student) 
             watch=bar.update,
         )
     before = model_figures(job, model, "float32")
-    chosen = cut(plan.edits, 2 * settings.calibration_batches)
+    chosen = make_cut(job, model, plan.edits, settings.refit, 2 * settings.calibration_batches)
     record = plan.to_dict()
     on_front = sum(trial["on_front"] for trial in plan.trials)
     return Outcome(

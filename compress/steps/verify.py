@@ -116,11 +116,5 @@ def torch_reference(model: nn.Module) -> Callable[..., list[np.ndarray]]:
 
 def runtime_predictor(path: Path, format: str) -> Callable[..., Tensor]:
     """An artifact as a function of tensors (N, ...), run sample by sample in its runtime (see `load_to_check`)."""
-    session = runtimes.load_to_check(path, format)
-
-    def predict(*inputs: Tensor) -> Tensor:
-        arrays = [x.contiguous().numpy() for x in inputs]
-        rows = [session.run(*(a[i : i + 1] for a in arrays))[0] for i in range(len(arrays[0]))]
-        return torch.from_numpy(np.concatenate(rows))
-
-    return predict
+    predict = room.predictor(runtimes.load_to_check(path, format))
+    return lambda *inputs: torch.from_numpy(predict(*(x.contiguous().numpy() for x in inputs)))

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from compress.errors import CheckFailed, CompressError
+from compress.errors import CompressError
 from compress.files import sha256_of
 from compress.runtimes import available, load
 from compress.runtimes.arm64.emulate import run_artifact
 from compress.runtimes.arm64.root import ARCH, FORMATS, NOT_THERE, Root
 from compress.types import Artifact
-from compress.verify.gate import Reference, Verification, describe, judge
-from compress.verify.parity import Parity, compare
+from compress.verify.gate import Reference, Verification, answer, describe, distance, found_on, judge
+from compress.verify.parity import Parity
 from compress.verify.thresholds import Threshold, threshold_of
 
 Sample = tuple[np.ndarray, ...]
@@ -91,17 +91,10 @@ def _judged(
     limits: Threshold,
 ) -> EmulatedVerification:
     """The finding on outputs that came back: against the model, then against this machine's runtime."""
-    overall = _distance(wanted, outputs)
-    worst = min(_distance([w], [o]).sqnr_db for w, o in zip(wanted, outputs, strict=True))
+    found = found_on(artifact, ran_on, wanted, outputs, limits)
     host, host_ran_on = _on_this_machine(artifact, path, inputs, outputs)
-    reason = judge(overall, limits)
-    if not reason and host is not None and (apart := judge(host, limits)):
-        reason = f"it differs from {host_ran_on}: {apart}"
-    found = Verification(
-        artifact.format, artifact.path, ran_on, not reason, reason or "within the threshold",
-        max_error=overall.max_error, mean_error=overall.mean_error, max_relative_error=overall.max_relative_error,
-        sqnr_db=overall.sqnr_db, sqnr_db_min=worst, samples=len(inputs),
-    )  # fmt: skip
+    if found.passed and host is not None and (apart := judge(host, limits)):
+        found = replace(found, passed=False, reason=f"it differs from {host_ran_on}: {apart}")
     return EmulatedVerification(found, host, host_ran_on)
 
 
@@ -114,20 +107,6 @@ def _on_this_machine(
         return None, f"not run here: {absent}"
     session = load(path, artifact.format)
     try:
-        return _distance([tuple(session.run(*x)) for x in inputs], outputs), describe(session)
+        return distance([answer(session, x) for x in inputs], outputs), describe(session)
     finally:
         session.close()
-
-
-def _distance(wanted: Sequence[Sample], given: Sequence[Sample]) -> Parity:
-    """The distance over all arrays of all samples.
-
-    Raises:
-        CheckFailed: another number of outputs, or other shapes.
-    """
-    shapes, others = ([[value.shape for value in sample] for sample in side] for side in (wanted, given))
-    if shapes != others:
-        raise CheckFailed(f"the outputs have the shapes {others[0]} where {shapes[0]} are expected")
-    return compare(
-        *(np.concatenate([value.ravel() for sample in side for value in sample]) for side in (wanted, given))
-    )

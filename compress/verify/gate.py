@@ -122,37 +122,61 @@ def _run(
         raise CheckFailed("verification got no samples; hand it at least one held input")
     session = load_to_check(path, artifact.format)
     try:
-        pairs = [_pair(reference, session, sample) for sample in inputs]
+        pairs = [(list(reference(*sample)), answer(session, sample)) for sample in inputs]
         ran_on = describe(session)
     finally:
         session.close()
-    worst = min(compare(wanted, given).sqnr_db for wanted, given in pairs)
-    overall = compare(*(np.concatenate(side) for side in zip(*pairs, strict=True)))
+    wanted, given = zip(*pairs, strict=True)
+    return found_on(artifact, ran_on, wanted, given, limits)
+
+
+def found_on(
+    artifact: Artifact, ran_on: str, wanted: Sequence[Sequence[np.ndarray]], given: Sequence[Sequence[np.ndarray]],
+    limits: Threshold,
+) -> Verification:  # fmt: skip
+    """The finding on an artifact's outputs `given` where the model gives `wanted`, one entry per sample.
+
+    Raises:
+        CheckFailed: another number of outputs, or other shapes.
+    """
+    worst = min(distance([left], [right]).sqnr_db for left, right in zip(wanted, given, strict=True))
+    overall = distance(wanted, given)
     reason = judge(overall, limits)
     return Verification(
         artifact.format, artifact.path, ran_on, not reason, reason or "within the threshold",
         max_error=overall.max_error, mean_error=overall.mean_error, max_relative_error=overall.max_relative_error,
-        sqnr_db=overall.sqnr_db, sqnr_db_min=worst, samples=len(inputs),
+        sqnr_db=overall.sqnr_db, sqnr_db_min=worst, samples=len(given),
     )  # fmt: skip
 
 
-def _pair(reference: Reference, session: Session, sample: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """(reference, output) for one sample, all outputs in one flat array each."""
-    wanted = list(reference(*sample))
+def answer(session: Session, sample: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The outputs of a loaded artifact for one sample.
+
+    Raises:
+        CheckFailed: its runtime gives up; each has exceptions of its own.
+    """
     try:
-        given = session.run(*sample)
+        return list(session.run(*sample))
     except CompressError:
         raise
-    except Exception as error:  # each runtime has exceptions of its own
-        raise CheckFailed(
-            f"{session.name} cannot run it: {(str(error).strip() or repr(error)).splitlines()[0]}"
-        ) from error
-    if len(wanted) != len(given):
-        raise CheckFailed(f"the artifact gives {len(given)} outputs where the model gives {len(wanted)}")
-    for left, right in zip(wanted, given, strict=True):
-        if left.shape != right.shape:
-            raise CheckFailed(f"the artifact gives shape {right.shape} where the model gives {left.shape}")
-    return np.concatenate([value.ravel() for value in wanted]), np.concatenate([value.ravel() for value in given])
+    except Exception as error:
+        words = (str(error).strip() or repr(error)).splitlines()[0]
+        raise CheckFailed(f"{session.name} cannot run it: {words}") from error
+
+
+def distance(wanted: Sequence[Sequence[np.ndarray]], given: Sequence[Sequence[np.ndarray]]) -> Parity:
+    """How far the outputs `given` are from `wanted`, over all outputs of all samples.
+
+    Raises:
+        CheckFailed: another number of outputs, or other shapes.
+    """
+    for lefts, rights in zip(wanted, given, strict=True):
+        if len(lefts) != len(rights):
+            raise CheckFailed(f"the artifact gives {len(rights)} outputs where the model gives {len(lefts)}")
+        for left, right in zip(lefts, rights, strict=True):
+            if left.shape != right.shape:
+                raise CheckFailed(f"the artifact gives shape {right.shape} where the model gives {left.shape}")
+    return compare(*(np.concatenate([x.ravel() for sample in side for x in sample]) for side in (wanted, given)))
 
 
 def judge(parity: Parity, limits: Threshold) -> str:
@@ -173,11 +197,14 @@ def describe(session: Session) -> str:
     return f"{session.name} {session.version}, {platform.machine()} CPU, {threads}"
 
 
-def predictor(session: Session, output: int = 0) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from a batch (N, ...) to the artifact's `output`-th output (N, ...), one sample at a time."""
+def predictor(session: Session, output: int = 0) -> Callable[..., np.ndarray]:
+    """A function from input batches (N, ...) to the artifact's `output`-th output (N, ...), one sample at a time.
 
-    def predict(batch: np.ndarray) -> np.ndarray:
-        rows = [session.run(batch[index : index + 1])[output] for index in range(len(batch))]
-        return np.concatenate(rows)
+    It raises CheckFailed where the runtime gives up.
+    """
+
+    def predict(*inputs: np.ndarray) -> np.ndarray:
+        samples = ([x[i : i + 1] for x in inputs] for i in range(len(inputs[0])))
+        return np.concatenate([answer(session, sample)[output] for sample in samples])
 
     return predict

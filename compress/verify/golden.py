@@ -31,7 +31,7 @@ from compress.errors import CheckFailed, InputError
 from compress.files import sha256_of, write_bytes, write_json
 from compress.runtimes import available, load_to_check
 from compress.types import Artifact
-from compress.verify.gate import Reference, describe, judge
+from compress.verify.gate import Reference, answer, describe, judge
 from compress.verify.parity import Parity, compare
 from compress.verify.thresholds import Threshold
 from compress.version import __version__
@@ -165,7 +165,7 @@ def _run(path: Path, format: str, samples: Sequence[Sequence[np.ndarray]]) -> tu
     """(the artifact's outputs for each sample, what ran it)."""
     session = load_to_check(path, format)
     try:
-        return [tuple(session.run(*sample)) for sample in samples], describe(session)
+        return [tuple(answer(session, sample)) for sample in samples], describe(session)
     finally:
         session.close()
 
