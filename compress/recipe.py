@@ -87,12 +87,14 @@ class Train(Section):
 
 
 class Search(Section):
-    """Search widths and depth of the model itself."""
+    """Search widths, depth and resolution of the model itself."""
 
-    space: Literal["width", "depth", "width_depth"] = "width_depth"
+    space: Literal["width", "depth", "width_depth", "resolution", "width_depth_resolution"] = "width_depth"
     trials: int = Field(40, ge=1)
     importance: str = Field("magnitude", description="which channels a narrower candidate keeps")
     min_width: float = Field(0.25, gt=0, le=1, description="narrowest share of a group's channels")
+    min_resolution: float = Field(0.5, gt=0, le=1, description="smallest share of the image's sides")
+    resolution_multiple: int = Field(32, ge=1, description="sides are multiples of this many pixels")
     quick_samples: int = Field(1024, ge=1, description="validation samples per quick look")
     calibration_batches: int = Field(4, ge=1, description="batches for the refit and the norms before the look")
     refit: bool = Field(True, description="fit the layers behind every cut to the model's own answers before the look")
@@ -130,11 +132,20 @@ class Distill(Training):
     label_weight: float = Field(0.0, ge=0, le=1, description="share of the loss on labels; 0 needs none")
     mixup: float = Field(0.0, ge=0, le=1, description="chance that a batch is mixed pairwise")
     feature_weight: float = Field(1.0, ge=0, description="weight of the feature loss (hint, orthogonal)")
+    norms: Literal["train", "keep"] = Field(
+        "train", description="keep: BatchNorm statistics stay; for images unlike those the teacher was trained on"
+    )
     norm_batches: int = Field(
         0, ge=0, description="batches that reset the norms' statistics before each look: a short training lags behind"
     )
     teacher_layer: str | None = Field(None, description="layer to imitate; default: the method's own choice")
     student_layer: str | None = None
+
+    @model_validator(mode="after")
+    def _one_way_with_norms(self) -> Distill:
+        if self.norms == "keep" and self.norm_batches:
+            raise ValueError("norm_batches measures anew what norms: keep would keep; leave one out")
+        return self
 
 
 class Mixed(Section):

@@ -133,13 +133,23 @@ class BlockEdit:
     block: str
 
 
-Edit = ChannelEdit | BlockEdit
+@dataclass(frozen=True, slots=True)
+class ResolutionEdit:
+    """Work on the image at `size` (height, width) in pixels; it comes in at `size_before`, as it always did."""
+
+    size: tuple[int, int]
+    size_before: tuple[int, int]
+
+
+Edit = ChannelEdit | BlockEdit | ResolutionEdit
 
 
 def edit_to_dict(edit: Edit) -> dict[str, Any]:
     """An edit as plain JSON data, tagged by its kind."""
     if isinstance(edit, ChannelEdit):
         return {"edit": "channels", "layer": edit.layer, "width": edit.width, "remove": list(edit.remove)}
+    if isinstance(edit, ResolutionEdit):
+        return {"edit": "resolution", "size": list(edit.size), "size_before": list(edit.size_before)}
     return {"edit": "block", "block": edit.block}
 
 
@@ -147,6 +157,9 @@ def edit_from_dict(record: Mapping[str, Any]) -> Edit:
     """An edit back from plain JSON data."""
     if record["edit"] == "channels":
         return ChannelEdit(record["layer"], int(record["width"]), tuple(int(i) for i in record["remove"]))
+    if record["edit"] == "resolution":
+        (height, width), (height_before, width_before) = record["size"], record["size_before"]
+        return ResolutionEdit((int(height), int(width)), (int(height_before), int(width_before)))
     return BlockEdit(record["block"])
 
 

@@ -23,10 +23,19 @@ LabelLoss = Callable[[Tensor, Any], Tensor]
 class Learner(nn.Module):
     """The student with the train-only modules of the method, as one player; called, it is the student."""
 
-    def __init__(self, student: nn.Module, extra: nn.Module | None = None) -> None:
+    def __init__(self, student: nn.Module, extra: nn.Module | None = None, keep_norms: bool = False) -> None:
         super().__init__()
         self.student = student
+        self.keep_norms = keep_norms
         self.extra = extra if extra is not None else nn.Identity()
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training; with `keep_norms` the student's BatchNorms use and keep the statistics they have."""
+        super().train(mode)
+        for module in self.student.modules() if self.keep_norms else ():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """The student's output."""

@@ -1,4 +1,4 @@
-"""The only edits of a traced model's structure: cut channels, remove residual blocks, and prove the cut was clean.
+"""The only edits of a traced model's structure: its resolution, whole blocks, channels; the cut is proven clean.
 
 A cut is proven by a second copy in which the same channels are masked (every weight that reads them is zeroed):
 on random inputs the sliced model must answer as the masked one does.
@@ -17,16 +17,18 @@ from torch import Tensor, fx, nn
 from compress.errors import CheckFailed, ModelError
 from compress.graph.cost import op_name
 from compress.graph.groups import ROOTS, cut, dependency_graph, is_output_side
+from compress.graph.resolution import resize_input
 from compress.graph.trace import forget_unused
-from compress.types import BlockEdit, ChannelEdit, Edit
+from compress.types import BlockEdit, ChannelEdit, Edit, ResolutionEdit
 
 TOLERANCE = 1e-4
+BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 
 def apply_edits(
     graph_module: fx.GraphModule, edits: Iterable[Edit], example_inputs: Sequence[Tensor], check: bool = True
 ) -> fx.GraphModule:
-    """A copy of the model with the edits made, blocks first; the original is left alone.
+    """A copy of the model with the edits made: resolution, blocks, then channels; the original is left alone.
 
     Raises:
         ModelError: an edit names a layer, width or block that the model does not have.
@@ -38,7 +40,7 @@ def apply_edits(
 def kept_channels(
     graph_module: fx.GraphModule, edits: Iterable[Edit], example_inputs: Sequence[Tensor]
 ) -> dict[str, list[int]]:
-    """The numbers of the output channels that each cut layer still has after `edits`, by the layer's path."""
+    """The numbers of the output channels that each cut layer or norm still has after `edits`, by its path."""
     return cut_and_kept(graph_module, edits, example_inputs, check=False)[1]
 
 
@@ -50,7 +52,9 @@ def cut_and_kept(
     kept: dict[str, list[int]] = {}
     sliced = copy.deepcopy(graph_module)
     for edit in edits:
-        if isinstance(edit, BlockEdit):
+        if isinstance(edit, ResolutionEdit):
+            resize_input(sliced, edit.size, example_inputs)
+        elif isinstance(edit, BlockEdit):
             remove_block(sliced, edit.block)
     cuts = [edit for edit in edits if isinstance(edit, ChannelEdit) and edit.remove]
     if not cuts:
@@ -80,10 +84,12 @@ def _count_out(
     paths = {id(module): path for path, module in sliced.named_modules()}
     for dep, indices in group:
         path = paths.get(id(dep.target.module))
-        if path is None or not is_output_side(graph, dep) or not isinstance(dep.target.module, ROOTS):
+        if path is None or not is_output_side(graph, dep) or not isinstance(dep.target.module, (*ROOTS, BATCH_NORM)):
             continue
         layer: Any = original.get_submodule(path)
-        width = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+        width = next(
+            getattr(layer, name) for name in ("out_channels", "out_features", "num_features") if hasattr(layer, name)
+        )
         left = kept.get(path, list(range(width)))
         gone = {left[int(i)] for i in indices}
         kept[path] = [i for i in left if i not in gone]

@@ -25,10 +25,6 @@ from compress.types import Edit, edit_from_dict, edit_to_dict
 Judge = Callable[[tuple[Edit, ...]], tuple[float, dict[str, float]]]
 """Edits -> (quick quality, predicted figures)."""
 
-UNIFORM = ((1.0, 1), (0.75, 1), (0.5, 1), (0.25, 1), (1.0, 2), (0.5, 2))
-"""The first candidates: (share of every width, keep every n-th block); they span the front from the start."""
-
-
 SLACK = 0.1
 """The excess that a search may leave to a later `prune: {ratio: auto}`, which cuts finer than whole candidates do."""
 
@@ -62,12 +58,15 @@ class SearchPlan:
         return cls(edits, record["chosen"], tuple(record["trials"]), record["space_size"], record["pinned"])
 
     def table(self) -> list[tuple[str, str, str]]:
-        """Rows (layer or block, before, after)."""
+        """Rows (layer, block or resolution; before; after)."""
         rows = []
         for edit in self.edits:
             data = edit_to_dict(edit)
             if data["edit"] == "block":
                 rows.append((data["block"], "block", "removed"))
+            elif data["edit"] == "resolution":
+                before, after = ("x".join(map(str, data[key])) for key in ("size_before", "size"))
+                rows.append(("resolution", before, after))
             else:
                 rows.append((data["layer"], str(data["width"]), str(data["width"] - len(data["remove"]))))
         return rows
@@ -104,7 +103,7 @@ def search(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     study = _open(storage, private, higher_is_better)
-    seeds = _distinct([space.uniform(share, every) for share, every in UNIFORM])
+    seeds = space.seeds(trials)
     while (done := len(_finished(study))) < trials:
         study.sampler = optuna.samplers.NSGAIISampler(
             population_size=population,
@@ -128,11 +127,6 @@ def search(
         if watch is not None:
             watch(done + 1, trials)
     return _choose(study, space, scores, limits, higher_is_better, must_meet, finishable, pinned or {})
-
-
-def _distinct(candidates: Sequence[dict[str, int]]) -> list[dict[str, int]]:
-    """The candidates without repeats: a space of depth alone has one full width only."""
-    return [c for i, c in enumerate(candidates) if c not in candidates[:i]]
 
 
 def _open(storage: str, private: bool, higher_is_better: bool) -> optuna.Study:
@@ -219,7 +213,8 @@ def _row(trial: optuna.trial.FrozenTrial, number: int, on_front: bool) -> dict[s
 
 
 def label(choice: Mapping[str, int]) -> str:
-    """A candidate in a few words for a hover text: blocks removed and widths."""
+    """A candidate in a few words for a hover text: its resolution, blocks removed and widths."""
     gone = [key.removeprefix("keep:") for key, kept in choice.items() if key.startswith("keep:") and not kept]
     widths = [f"{key.removeprefix('width:')}={w}" for key, w in choice.items() if key.startswith("width:")]
-    return "; ".join(filter(None, [f"without {', '.join(gone)}" if gone else "", ", ".join(widths)]))
+    seen = f"{choice['height']} pixels high" if "height" in choice else ""
+    return "; ".join(filter(None, [seen, f"without {', '.join(gone)}" if gone else "", ", ".join(widths)]))

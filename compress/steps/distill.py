@@ -23,7 +23,7 @@ def run(job: Job, index: int, settings: Distill, folder: Path, student: Student)
     before = model_figures(job, student.model, "float32")
     model = copy.deepcopy(student.model)
     method = build(job, settings, model)
-    learner = room.Learner(model, method.extra)
+    learner = room.Learner(model, method.extra, settings.norms == "keep")
     task = job.judged_task
 
     def draw(indices: torch.Tensor, generator: torch.Generator) -> Any:

@@ -15,12 +15,11 @@ from compress.checkpoint import Student
 from compress.entry import load_entry
 from compress.errors import UnknownName
 from compress.graph.groups import AT_OUTPUT, WidthModel, dependency_graph, raw_groups
-from compress.graph.surgery import cut_and_kept
+from compress.graph.surgery import apply_edits, cut_and_kept
 from compress.job import Job
 from compress.recipe import Prune
 from compress.steps.outcome import Outcome, model_figures
-from compress.train.norms import recalibrate_norms
-from compress.types import Edit
+from compress.types import Edit, ResolutionEdit
 
 
 def run(job: Job, index: int, settings: Prune, folder: Path, student: Student) -> Outcome:
@@ -51,13 +50,15 @@ def make_plan(job: Job, model: fx.GraphModule, settings: Prune) -> room.PrunePla
 
 
 def make_cut(job: Job, model: fx.GraphModule, edits: Sequence[Edit], refit: bool, batches: int) -> fx.GraphModule:
-    """The edited model, the layers behind its cuts refitted if asked, and its norms on their new inputs."""
+    """The edited model, the layers behind its cuts refitted if asked, its norms carried over to their new inputs."""
+    # What is refitted answers as the uncut model does at the same resolution.
+    model = apply_edits(model, [edit for edit in edits if isinstance(edit, ResolutionEdit)], job.example_inputs)
+    edits = [edit for edit in edits if not isinstance(edit, ResolutionEdit)]
     cut, kept = cut_and_kept(model, edits, job.example_inputs)
-    drawn = list(job.train_batches(batches))
-    if refit and edits:
-        inputs = [torch.cat(values) for values in zip(*(batch.inputs for batch in drawn), strict=True)]
-        room.refit(cut, model, kept, inputs)
-    recalibrate_norms(cut, drawn)
+    if edits:
+        drawn = [batch.inputs for batch in job.train_batches(batches)]
+        inputs = [torch.cat(values) for values in zip(*drawn, strict=True)]
+        room.refit(cut, model, kept, inputs, solve=refit)
     return cut
 
 

@@ -1,4 +1,4 @@
-"""The search step: Optuna proposes widths and depth, inherited weights and predicted cost judge."""
+"""The search step: Optuna proposes widths, depth and resolution, inherited weights and predicted cost judge."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from compress.distill import Learner, Logit, Settings
 from compress.errors import Infeasible, RecipeError
 from compress.graph.cost import cost_of
 from compress.graph.groups import WidthModel, residual_blocks
+from compress.graph.resolution import legal_sizes
 from compress.graph.surgery import apply_edits
 from compress.job import Job
 from compress.profile.budget import useful_widths
@@ -58,7 +59,12 @@ def run(job: Job, index: int, settings: Search, folder: Path, student: Student) 
     widths = WidthModel(model, inputs)
     blocks = residual_blocks(model, inputs)
     cost = job.cost_model()
-    space = room.make_space(useful_widths(widths, cost, settings.min_width, job.limits), blocks, settings.space)
+    sizes: tuple[tuple[int, int], ...] = ()
+    if "resolution" in settings.space:
+        sizes = legal_sizes(model, inputs, settings.resolution_multiple, settings.min_resolution)
+        if not sizes:
+            raise RecipeError("search.space: this model can work at no other resolution; take width_depth")
+    space = room.make_space(useful_widths(widths, cost, settings.min_width, job.limits), blocks, sizes, settings.space)
     scores = channel_scores(job, model, settings.importance, batches=8)
     later = [step for step in job.recipe.steps[index:] if step.verb == "prune" and step.settings.ratio == "auto"]
     if settings.complete and not later:

@@ -1,7 +1,6 @@
 """Photograph tiles, split by file: no picture gives tiles to two splits.
 
-The photographs are those of the EfficientNet-Lite0 example: the Debian packages lomiri-wallpapers-16.04,
-mate-backgrounds and plasma-workspace-wallpapers (CC licences, see their copyright files), fetched on first use.
+The photographs are the wallpapers of examples/photographs.py, fetched on first use.
 """
 
 from functools import cache
@@ -12,8 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from examples.efficientnet_lite0 import task as efficientnet
-from examples.fetch import debian_package
+from examples.photographs import wallpapers
 
 SHORT_SIDE = 256
 # Where the tiles of a picture lie, as shares of the room there is (down, right).
@@ -36,8 +34,7 @@ def tiles(side: int) -> tuple[Tensor, Tensor, Tensor]:
 @cache
 def pictures() -> list[Tensor]:
     """Every photograph once, uint8 (3, H, W), in a fixed order."""
-    folders = [debian_package(name) for name in efficientnet.PACKAGES]
-    return [_small(file) for file in efficientnet._photographs(folders)]
+    return [_small(file) for file in wallpapers()]
 
 
 def _small(file: Path) -> Tensor:

@@ -85,3 +85,16 @@ def test_unlabelled_images_with_a_teacher_beat_few_labels(seed: int) -> None:
     taught = trained(lambda w: kl_divergence(images @ w, images @ truth, 1.0))
     few_labels = trained(lambda w: F.cross_entropy(images[:20] @ w, labels[:20]))
     assert taught > few_labels + 0.08
+
+
+def test_kept_norms_keep_their_statistics_while_their_weights_learn() -> None:
+    for keep in (True, False):
+        teacher, student = pair()
+        learner = Learner(student, keep_norms=keep).train()
+        norm = student.get_submodule("block1.bn1")
+        before, weight = norm.running_mean.clone(), norm.weight.clone()
+        loss = Logit(teacher, student, INPUTS, Settings()).loss(learner, batch())
+        sum(loss.values()).backward()
+        torch.optim.SGD(learner.parameters(), 0.1).step()
+        assert torch.equal(norm.running_mean, before) == keep
+        assert not torch.equal(norm.weight, weight)

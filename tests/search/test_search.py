@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ from compress.errors import Infeasible
 from compress.graph.groups import Block
 from compress.profile.budget import Limits
 from compress.search import SearchPlan, make_space, search
-from compress.types import BlockEdit, ChannelEdit
+from compress.types import BlockEdit, ChannelEdit, ResolutionEdit
 
 SPACE = make_space(
-    {"a": (8, 16, 24, 32), "b": (8, 16)}, [Block("add", "relu", ("a",)), Block("add_1", "x", ("c",))], "width_depth"
+    {"a": (8, 16, 24, 32), "b": (8, 16)}, [Block("add", "relu", ("a",)), Block("add_1", "x", ("c",))], (), "width_depth"
 )
 SCORES = {"a": torch.arange(32.0), "b": torch.arange(16.0)}
 
@@ -100,3 +101,29 @@ def test_channels_of_a_removed_block_are_not_cut_and_the_least_important_go_firs
 def test_plan_round_trip(tmp_path: Path) -> None:
     plan = _search(tmp_path, trials=8)
     assert SearchPlan.from_dict(plan.to_dict()) == plan
+
+
+def test_a_small_space_is_tried_in_full_and_resolution_is_one_of_its_axes(tmp_path: Path) -> None:
+    space = make_space({"a": (8, 16)}, [], ((16, 24), (24, 40), (32, 48)), "width_resolution")
+    assert space.size == 6
+    seen: list[tuple[Any, ...]] = []
+
+    def judge(edits: tuple[Any, ...]) -> tuple[float, dict[str, float]]:
+        seen.append(edits)
+        cost = math.prod(e.size[0] / 32 if isinstance(e, ResolutionEdit) else 0.45 for e in edits)
+        return cost, {"latency_ms": 10 * cost, "macs": 1.0}
+
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    options: dict[str, Any] = {"population": 6, "seed": 0, "higher_is_better": True, "must_meet": True}
+    limits = Limits({"latency_ms": 6.0})
+    plan = search(space, {"a": torch.arange(16.0)}, judge, limits, trials=8, storage=storage, **options)
+    assert len(set(seen)) == len(seen) == 6  # all, and none twice
+    assert plan.edits == (ResolutionEdit((16, 24), (32, 48)),)  # half the height is worth 0.5, the narrow one 0.45
+    assert plan.table() == [("resolution", "32x48", "16x24")]
+
+
+def test_a_large_space_starts_with_every_resolution_at_full_width(tmp_path: Path) -> None:
+    sizes = ((16, 16), (24, 24), (32, 32))
+    space = make_space({"a": (8, 16, 24, 32), "b": (8, 16)}, [], sizes, "width_depth_resolution")
+    full = [seed["height"] for seed in space.seeds(limit=10) if (seed["width:a"], seed["width:b"]) == (3, 1)]
+    assert sorted(full) == [0, 1, 2]
