@@ -1,0 +1,27 @@
+"""The command line: arguments in, one call, text out. Heavy rooms are imported inside the commands that need them."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+
+from compress.cli.lists import COMMANDS
+from compress.cli.options import app
+from compress.cli.verbs import VERBS, command_for
+from compress.cli.verify import verify_command
+
+for _verb, _summary in VERBS.items():
+    app.command(_verb, short_help=_summary)(verify_command() if _verb == "verify" else command_for(_verb))
+for _command in COMMANDS:
+    app.command(short_help=str(_command.__doc__).splitlines()[0])(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code of one command line, by default this process's own."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(arguments, prog_name="compress", obj=shlex.join(["compress", *arguments]))
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
