@@ -46,7 +46,7 @@ def assemble(job: Job, records: Records, command: str, started: str) -> Report:
     by_verb = {record["verb"]: record["outcome"]["extra"] for record in records}
     artifacts = _artifacts(by_verb)
     teacher_figures = _teacher(job, by_verb["teacher"])
-    student_figures = _student(job, student, by_verb, artifacts)
+    student_figures = _student(job, student, by_verb, artifacts, teacher_figures.quality.n)
     budget = _budget(job, teacher_figures, student_figures)
     failed = any(record["outcome"]["failed"] for record in records)
     unmet = any(not row.met for row in budget)
@@ -94,11 +94,15 @@ def _teacher(job: Job, extra: Mapping[str, Any]) -> Figures:
     )
 
 
-def _student(job: Job, student: Student, by_verb: Mapping[str, Any], artifacts: list[ArtifactRow]) -> Figures:
+def _student(
+    job: Job, student: Student, by_verb: Mapping[str, Any], artifacts: list[ArtifactRow], teacher_samples: int | None
+) -> Figures:
     scheme: Scheme = job.recipe.scheme if student.quantized is not None else "float32"
     cost = cost_of(student.model, job.example_inputs)
     checked = by_verb.get("verify", {}).get("own_quality", {}).get(scheme)
-    quality = Figure.model_validate(checked) if checked else Figure.of(job.quality(student.final))
+    # Verify may have looked at fewer samples; student and teacher are compared on the same ones.
+    known = checked is not None and checked["n"] == teacher_samples
+    quality = Figure.model_validate(checked) if known else Figure.of(job.quality(student.final))
     sizes = [row.size_bytes for row in artifacts if row.scheme == scheme and row.size_bytes]
     size = (
         Figure(value=max(sizes), unit="bytes", source=f"the largest of {len(sizes)} {scheme} artifacts", n=len(sizes))

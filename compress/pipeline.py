@@ -236,6 +236,8 @@ class _Runner:
                 self.job.console.say(
                     f"[{index}] {self.job.verbs[index]}: already done ({record['outcome']['summary']})"
                 )
+                if record["plans"] is not None:
+                    self.student = None  # a damaged step before may have been made again: its student is not this one's
             self.records.append(record)
         return max(record["outcome"]["exit_code"] for record in self.records)
 

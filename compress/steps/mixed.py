@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -32,8 +33,7 @@ def choose_schemes(
 
     def judge(kept: tuple[str, ...]) -> room.Choice:
         schemes = dict.fromkeys(kept, mixed.keep)
-        plan = room.plan(folded, settings.scheme, batches, settings.ranges, schemes=schemes)
-        quality = _quality(job, room.apply(folded, plan), mixed)
+        quality = _quality(job, _rounded(folded, settings, batches, schemes), mixed)
         size = room.weight_bytes(folded, settings.scheme, schemes)
         look = room.Choice(kept, quality, size, latencies.of(schemes))
         job.console.say(f"  {len(kept)} layers at {mixed.keep}: quality {quality:.4f}, weights {size:,} bytes")
@@ -49,6 +49,23 @@ def choose_schemes(
         "latency": latencies.source,
     }
     return dict.fromkeys(chosen.kept, mixed.keep), record
+
+
+def _rounded(
+    folded: fx.GraphModule, settings: Quantize, batches: list[Any], schemes: Mapping[str, str]
+) -> fx.GraphModule:
+    """The model as the step would leave it without training, but for learned rounding, which is too slow for each look.
+
+    Biases are corrected where the step will correct them: on CIFAR-10's ResNet-20 at w4a8 nine layers would be kept
+    for half a point without that, and one with it.
+    """
+    prepared = room.prepare(folded, settings.scheme, settings.ranges, schemes)
+    room.calibrate(prepared, batches)
+    if settings.bias_correction:
+        room.correct_biases(prepared, folded, batches)
+    plan, tuned = room.freeze(prepared), copy.deepcopy(folded)
+    tuned.load_state_dict(room.float_weights(prepared))
+    return room.apply(tuned, plan)
 
 
 def _quality(job: Job, model: fx.GraphModule, mixed: Mixed) -> float:

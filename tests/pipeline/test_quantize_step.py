@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,22 @@ def test_mixed_precision_keeps_the_fewest_layers_that_will_do(student) -> None:
     none = Mixed(max_quality_drop=0.0, keep="w8a16")
     with pytest.raises(Infeasible, match="no choice of layers"):
         choose_schemes(job, settings(mixed=none), none, folded, batches)
+
+
+def test_mixed_precision_judges_with_the_biases_that_the_step_will_correct(student) -> None:
+    folded, batches = student
+    mixed = Mixed(max_quality_drop=10.0, keep="float16")  # met at once: one look, all layers on integers
+    seen = []
+    for corrected in (False, True):
+        job: Any = StatedJob(batches[0])
+        stated = job.quality
+        job.quality = lambda model, *more, ask=stated: (seen.append(copy.deepcopy(model)), ask(model, *more))[1]
+        choose_schemes(job, settings(scheme="w4a8", mixed=mixed, bias_correction=corrected), mixed, folded, batches)
+        answer = seen[-1](batches[0])
+        errors = (answer - folded(batches[0])).mean(0).abs()
+        seen[-1] = float(errors.max())
+    plain, mended = (value for value in seen if isinstance(value, float))
+    assert mended < 0.2 * plain
 
 
 @pytest.mark.parametrize(

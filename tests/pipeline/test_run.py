@@ -97,6 +97,14 @@ def test_a_changed_limit_that_only_the_report_judges_trains_nothing(finished: Ru
     assert result.exit_code == (0 if quality >= 0.99999 else 3)
 
 
+def test_teacher_and_student_are_compared_on_the_same_samples(finished: RunResult, tmp_path: Path) -> None:
+    steps = copy.deepcopy(RECIPE["steps"])
+    steps[5] = {"verify": {"samples": 8, "quality_samples": 8}}
+    few = go(_copy(finished, tmp_path / "run"), recipe(steps=steps)).report
+    assert few.student.quality == finished.report.student.quality
+    assert few.student.quality.n == few.teacher.quality.n > few.artifacts[0].quality.n
+
+
 def test_damaged_weights_are_found_said_and_made_again(
     finished: RunResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -110,6 +118,16 @@ def test_damaged_weights_are_found_said_and_made_again(
     said = " ".join(capsys.readouterr().err.split())
     assert "weights.safetensors is damaged or missing" in said and "distill is run again" in said
     assert weights.read_bytes() == good, "the same seed gives the same weights"
+
+
+def test_a_step_made_again_does_not_stand_in_for_the_sound_ones_behind_it(finished: RunResult, tmp_path: Path) -> None:
+    folder = _copy(finished, tmp_path / "run")
+    weights = {name: folder / f"steps/{name}/weights.safetensors" for name in ("00-teacher", "03-distill")}
+    good = {name: path.read_bytes() for name, path in weights.items()}
+    for path in weights.values():
+        path.unlink()
+    go(folder)  # teacher and distill are made again; the prune between them is sound and stays
+    assert {name: path.read_bytes() for name, path in weights.items()} == good
 
 
 def test_two_runs_of_one_recipe_give_identical_weights(finished: RunResult, tmp_path: Path) -> None:
