@@ -12,7 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import DataError, UnknownName
-from compress.quantize.layers import channel_axis, fake_quantize_weight, functional_form, group_size, weight_scales
+from compress.quantize.layers import (
+    channel_axis,
+    channels_per_scale,
+    fake_quantize_weight,
+    functional_form,
+    group_size,
+    weight_scales,
+)
 from compress.quantize.palette import fit_table, from_table, table_indices
 from compress.quantize.ranges import Ranges, affine_parameters, choose, histogram
 from compress.quantize.schemes import Precision, activation_bounds
@@ -49,6 +56,7 @@ class FakeQuantLayer(nn.Module):
         self.op, self.settings = functional_form(layer)
         self.precision, self.group = precision, group_size(layer, precision)
         self.axis = 1 if self.group else channel_axis(layer)
+        self.shared = channels_per_scale(layer)
         self.weight_max = precision.weight_max
         self.enabled = True
         if precision.weights == "palette":
@@ -56,7 +64,7 @@ class FakeQuantLayer(nn.Module):
 
     def scales(self) -> Tensor:
         """The scale of each channel or group of the current weight: float32 (channels,) or (groups,)."""
-        return weight_scales(self.weight, self.axis, self.weight_max, self.group)
+        return weight_scales(self.weight, self.axis, self.weight_max, self.group, self.shared)
 
     def fit_tables(self) -> None:
         """Fit a palette's table to the current weight, in place; nothing where the layer has none."""

@@ -52,14 +52,19 @@ def functional_form(layer: Any) -> tuple[Any, tuple[Any, ...]]:
 
 
 def channel_axis(layer: Any) -> int:
-    """The weight axis with one scale per index: output channels, or PER_TENSOR where no axis holds them.
+    """The weight axis with one scale per index: output channels; inputs for a transposed convolution with groups.
 
-    A transposed convolution's weight is (in, out / groups, *kernel): with groups its output channels lie on two axes.
-    XNNPACK takes such a layer with one scale only.
+    The weight of a transposed convolution is (in, out / groups, *kernel): with groups its output channels lie on two
+    axes. It has one scale per group, repeated for each input channel of the group (`channels_per_scale`).
     """
     if type(layer) in _TRANSPOSED:
-        return 1 if layer.groups == 1 else PER_TENSOR
+        return 1 if layer.groups == 1 else 0
     return 0
+
+
+def channels_per_scale(layer: Any) -> int:
+    """How many neighbours along the channel axis share one scale: 1, but in transposed convolutions with groups."""
+    return layer.in_channels // layer.groups if type(layer) in _TRANSPOSED and layer.groups > 1 else 1
 
 
 def group_size(layer: Any, precision: Precision) -> int:
@@ -71,10 +76,11 @@ def group_size(layer: Any, precision: Precision) -> int:
     return precision.group if fits else 0
 
 
-def weight_scales(weight: Tensor, axis: int, weight_max: int, group: int = 0) -> Tensor:
+def weight_scales(weight: Tensor, axis: int, weight_max: int, group: int = 0, shared: int = 1) -> Tensor:
     """The scale of each channel, max|w| / weight_max, held off zero: float32 (channels,), or (1,) per tensor.
 
-    With `group`, one scale for each run of that many weights in row-major order: (weights / group,).
+    With `group`, one scale for each run of that many weights in row-major order: (weights / group,). With `shared`,
+    each run of that many channels has the largest one's.
     """
     magnitude = weight.detach().abs().float()
     if group:
@@ -83,6 +89,7 @@ def weight_scales(weight: Tensor, axis: int, weight_max: int, group: int = 0) ->
         largest = magnitude.amax().reshape(1)
     else:
         largest = magnitude.amax([d for d in range(weight.dim()) if d != axis])
+        largest = largest.reshape(-1, shared).amax(1).repeat_interleave(shared)
     scales = largest / weight_max
     floor = torch.where(scales.amax() > 0, scales.amax() * _SMALLEST_SCALE, torch.ones_like(scales.amax()))
     scales = torch.maximum(scales, floor)

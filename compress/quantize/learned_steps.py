@@ -66,7 +66,10 @@ def first_steps(rows: Tensor, weight_max: int) -> Tensor:
 
 
 class StepLayer(FakeQuantLayer):
-    """A fake-quant layer whose scales are the parameter `step`: one per channel, per group, or one in all."""
+    """A fake-quant layer whose scales are the parameter `step`: one per channel, per group, or one in all.
+
+    Channels that share a scale (transposed convolutions with groups) share one step.
+    """
 
     step: nn.Parameter
 
@@ -76,24 +79,30 @@ class StepLayer(FakeQuantLayer):
 
     def scales(self) -> Tensor:
         """The steps as positive scales, held off zero: float32 (channels,), (groups,) or (1,)."""
-        step = self.step.detach().abs()
-        return step.clamp(min=max(float(step.amax()) * _SMALLEST_STEP, _TINY))
+        return self._row_scales().repeat_interleave(self.shared)
 
     def rounded(self) -> Tensor:
         """The rounded weight; the gradient reaches the weight and the steps."""
-        scales = self.scales()
-        exact = fake_quantize_weight(self.weight, scales, self.axis, self.weight_max, self.group).detach()
+        exact = fake_quantize_weight(self.weight, self.scales(), self.axis, self.weight_max, self.group).detach()
         rows = self._rows(self.weight)
-        step = (self.step + (scales - self.step).detach())[:, None]
+        step = (self.step + (self._row_scales() - self.step).detach())[:, None]
         gradient_scale = (rows.shape[1] * self.weight_max) ** -0.5
         flow = self._shaped(lsq(rows, step, -self.weight_max, self.weight_max, gradient_scale))
         return exact + (flow - flow.detach())  # the value of the integers to the bit, the gradient of the formula
 
+    def _row_scales(self) -> Tensor:
+        """The steps as positive scales, held off zero: float32 (rows,)."""
+        step = self.step.detach().abs()
+        step = step.clamp(min=max(float(step.amax()) * _SMALLEST_STEP, _TINY))
+        return step.bfloat16().float() if self.group else step  # for the reason that layers.weight_scales gives
+
     def _rows(self, weight: Tensor) -> Tensor:
-        """The weight with one row for each scale."""
+        """The weight with one row for each step."""
         if self.group:
             return weight.reshape(-1, self.group)
-        return weight.reshape(1, -1) if self.axis == PER_TENSOR else weight.movedim(self.axis, 0).flatten(1)
+        if self.axis == PER_TENSOR:
+            return weight.reshape(1, -1)
+        return weight.movedim(self.axis, 0).reshape(weight.shape[self.axis] // self.shared, -1)
 
     def _shaped(self, rows: Tensor) -> Tensor:
         """The rows back in the weight's shape."""

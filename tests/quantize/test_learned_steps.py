@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from compress.quantize import apply, calibrate, float_weights, freeze, learn_steps, prepare, set_state
-from compress.quantize.fake_quant import ActivationFakeQuant
+from compress.quantize.fake_quant import ActivationFakeQuant, FakeQuantLayer
 from compress.quantize.learned_steps import StepActivation, StepLayer, adopted, first_steps, lsq
 from compress.quantize.network import fake_quants, quantized_layers
+from compress.quantize.schemes import precision
 from tests.quantize.nets import traced
 
 
@@ -41,12 +42,30 @@ def test_weights_and_steps_get_the_gradients_of_the_formula(build, scheme: str) 
     assert isinstance(layer, StepLayer)
     with torch.no_grad():
         layer.step.mul_(0.9)  # away from where a ratio is the largest integer exactly
+    if layer.group:  # as files store them
+        assert torch.equal(layer.scales(), layer.scales().bfloat16().float())
     layer.rounded().sum().backward()
     top, columns = layer.weight_max, layer.group or layer.weight.shape[1]
     ratio = layer.weight.detach().reshape(-1, columns) / layer.scales()[:, None]
     per_weight = torch.where(ratio.abs() < top, ratio.round() - ratio, top * ratio.sign())
     torch.testing.assert_close(layer.step.grad, per_weight.sum(1) / (columns * top) ** 0.5, rtol=1e-3, atol=1e-4)
     assert torch.equal(layer.weight.grad.reshape(-1, columns), (ratio.abs() <= top).float())
+
+
+def test_channels_that_share_a_scale_share_one_step() -> None:
+    """A transposed convolution with groups has one scale per group, and keeps it so however the steps have moved."""
+    torch.manual_seed(0)
+    layer = adopted(FakeQuantLayer(nn.ConvTranspose2d(6, 4, 3, groups=2), precision("w8a8")), StepLayer)
+    layer.start()
+    assert layer.step.shape == (2,)
+    with torch.no_grad():
+        layer.step.mul_(torch.tensor([0.5, 1.5]))
+    assert torch.equal(layer.scales(), layer.step.detach().repeat_interleave(3))
+    layer.rounded().sum().backward()
+    top, ratio = layer.weight_max, layer.weight.detach().reshape(2, -1) / layer.step.detach()[:, None]
+    per_weight = torch.where(ratio.abs() < top, ratio.round() - ratio, top * ratio.sign())
+    count = layer.weight.numel() // 2
+    torch.testing.assert_close(layer.step.grad, per_weight.sum(1) / (count * top) ** 0.5, rtol=1e-3, atol=1e-4)
 
 
 def test_steps_start_at_the_papers_value_or_where_nothing_is_cut() -> None:
