@@ -46,7 +46,8 @@ def assemble(job: Job, records: Records, command: str, started: str) -> Report:
     by_verb = {record["verb"]: record["outcome"]["extra"] for record in records}
     artifacts = _artifacts(by_verb)
     teacher_figures = _teacher(job, by_verb["teacher"])
-    student_figures = _student(job, student, by_verb, artifacts, teacher_figures.quality.n)
+    judged_on = teacher_figures.quality.n if teacher_figures.quality else None
+    student_figures = _student(job, student, by_verb, artifacts, judged_on)
     budget = _budget(job, teacher_figures, student_figures)
     failed = any(record["outcome"]["failed"] for record in records)
     unmet = any(not row.met for row in budget)

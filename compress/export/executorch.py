@@ -40,7 +40,7 @@ def write(program: ExportedProgram, scheme: str, path: Path) -> dict[str, Any]:
     path.write_bytes(bytes(finished.buffer))
     outside = tally(_left_outside(lowered))
     integers = has_ranges(program)
-    planned = float_compute_ops(program) if integers else ()
+    planned = float_compute_ops(ready) if integers else ()
     inputs = user_inputs(program)
     return {
         "input_names": tuple(name for name, _ in inputs),
@@ -63,6 +63,11 @@ def _prepared(program: ExportedProgram) -> tuple[ExportedProgram, tuple[str, ...
     if forms.has_groups(program):
         program = forms.with_rounded_inputs(program)
         notes.append("layers with weights in groups round their inputs to 8 bits as they run")
+    grouped = {use.weight.key for use in uses(program) if forms.has_scale_per_group(use)}
+    if grouped:
+        program, _ = fold_weights(program, lambda weight: weight.key in grouped)
+        named = ", ".join(sorted(key.removesuffix(".weight") for key in grouped))
+        notes.append(f"stored as float32, for XNNPACK takes a scale per group in no transposed convolution: {named}")
     halves = [weight for weight in stored_weights(program) if weight.kind == "float16"]
     if halves:
         program, _ = fold_weights(program, lambda weight: weight.kind == "float16")

@@ -14,6 +14,7 @@ import torch
 from torch.export import ExportedProgram, export
 from torch.fx import Graph, GraphModule, Node
 
+from compress.export.holds import Use
 from compress.export.program import DEQUANTIZE_GROUP, has_ranges, op_name, sample_inputs
 from compress.export.weights import fold_weights, stored_weights
 
@@ -30,6 +31,11 @@ def is_half(program: ExportedProgram) -> bool:
 def has_groups(program: ExportedProgram) -> bool:
     """Whether a weight is stored in groups."""
     return any(weight.group for weight in stored_weights(program))
+
+
+def has_scale_per_group(use: Use) -> bool:
+    """Whether a layer is a transposed convolution with groups that has scales along its inputs: one for each group."""
+    return use.kind == "conv_transpose" and use.weight.kind == "integer" and use.weight.axis == 0
 
 
 def halved(program: ExportedProgram) -> ExportedProgram:

@@ -26,6 +26,7 @@ from torch.export import ExportedProgram
 from compress.export import tflite
 from compress.export.litert import convert
 from compress.export.litert_exact import WEIGHTED, match_weights, set_exactly
+from compress.export.litert_forms import uncropped
 from compress.export.match import Match, match
 from compress.export.program import has_ranges, tally, user_inputs
 from compress.export.qdq import Range, Recorder, Stripped, strip
@@ -66,6 +67,7 @@ def quantized(program: ExportedProgram) -> tuple[bytes, Outcome]:
     Raises:
         Exception: whatever the converter or the quantizer raises; `compress.export.export` makes it one line.
     """
+    program = uncropped(program)
     stripped = strip(program)
     samples = _samples(program, stripped)
     model = tflite.read(convert(stripped.module, samples))
@@ -80,7 +82,7 @@ def quantized(program: ExportedProgram) -> tuple[bytes, Outcome]:
     result = tflite.read(_quantize(content, jobs, _statistics(model, found, stripped)))
     names = {tflite.name_of(graph.tensors[index]): value for index, value in found.ranges.items()}
     unset = set_exactly(result, model, [*names.values(), *stripped.reads.values()], codes)
-    notes = [f"{name}: its weight was rounded anew (not found in the converted model)" for name in lost]
+    notes = [f"{name}: its weight is stored as float32 or rounded anew (the converter takes it apart)" for name in lost]
     notes += [f"{name}: {reason}" for name, reason in unset.items()]
     if not has_ranges(program):
         float_ops = []  # weights alone: every operator is meant to compute on floats

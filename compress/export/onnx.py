@@ -147,8 +147,10 @@ def _store_activations_unsigned(model: onnx.ModelProto) -> None:
     arrays = {entry.name: entry for entry in model.graph.initializer}
     moved: dict[str, str] = {}
     for node in model.graph.node:
-        if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or node.input[0] in arrays:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
             continue
+        if node.op_type == "DequantizeLinear" and node.input[0] in arrays:
+            continue  # a weight; a parameter that is quantized as the file runs is an activation like any other
         if len(node.input) < 3 or arrays[node.input[2]].data_type != TensorProto.INT8:
             continue
         old = node.input[2]

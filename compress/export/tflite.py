@@ -101,7 +101,10 @@ def _module_path(name: str) -> str:
 
 
 def run_tensors(content: bytes, inputs: list[np.ndarray]) -> dict[int, np.ndarray]:
-    """Runs a model on its plain kernels and returns every float tensor's value by index, constants included."""
+    """Runs a model on its plain kernels and returns every float tensor's value by index, constants included.
+
+    Scratch tensors that kernels add behind the model's own while they run are left out.
+    """
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     interpreter = Interpreter(
@@ -112,9 +115,10 @@ def run_tensors(content: bytes, inputs: list[np.ndarray]) -> dict[int, np.ndarra
     for index, value in zip(numbered(interpreter, "inputs"), inputs, strict=True):
         interpreter.set_tensor(index, value)
     interpreter.invoke()
+    count = len(read(content).subgraphs[0].tensors)
     values = {}
     for detail in interpreter.get_tensor_details():
-        if detail["dtype"] is np.float32:
+        if detail["dtype"] is np.float32 and detail["index"] < count:
             try:
                 values[detail["index"]] = np.array(interpreter.get_tensor(detail["index"]))
             except ValueError:  # a tensor that no op of this run touched

@@ -1,4 +1,4 @@
-"""Batch normalization folded into the layer before it: the form that every int8 runtime expects.
+"""Batch normalization folded into the layer before it, and dropout removed: the form that int8 runtimes expect.
 
 In eval mode BN(y) = gamma * (y - mean) / sqrt(var + eps) + beta is an affine map per channel, so it can be written
 into the weight and bias of the convolution or linear layer that made y (Jacob et al., 2018, section 3.2). The
@@ -14,6 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+
+from compress.graph.factors import fold_factors
+from compress.graph.readers import tensor_readers
 
 log = logging.getLogger(__name__)
 aten = torch.ops.aten
@@ -31,7 +34,7 @@ _DROPOUT_OPS = (
 
 
 def fold_batch_norms(graph_module: fx.GraphModule) -> fx.GraphModule:
-    """A new module without dropout whose batch norms are folded into the layers before them; the input is untouched.
+    """A new module without dropout whose batch norms and plain factors are folded into layers; the input is untouched.
 
     A batch norm that cannot be folded stays where it is and is named, with the reason, in the log.
 
@@ -49,6 +52,7 @@ def fold_batch_norms(graph_module: fx.GraphModule) -> fx.GraphModule:
             log.warning("batch norm %s stays as it is: %s", node.target, obstacle)
         else:
             _fold(folded, node)
+    fold_factors(folded)
     folded.graph.lint()
     folded.delete_all_unused_submodules()
     folded.recompile()
@@ -71,11 +75,6 @@ def remove_dropout(graph_module: fx.GraphModule) -> None:
             graph_module.graph.erase_node(node)
     graph_module.delete_all_unused_submodules()
     graph_module.recompile()
-
-
-def tensor_readers(node: fx.Node) -> list[fx.Node]:
-    """The nodes that read the value of `node`, those that only ask for its size left out."""
-    return [reader for reader in node.users if reader.target is not aten.sym_size.int]
 
 
 def _layer(graph_module: fx.GraphModule, node: object) -> Any:

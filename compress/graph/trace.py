@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from compress.errors import ModelError
+from compress.graph.computed import fold_computed_weights
 
 log = logging.getLogger(__name__)
 aten = torch.ops.aten
@@ -28,7 +29,8 @@ def trace(model: nn.Module, example_inputs: Sequence[Tensor]) -> fx.GraphModule:
     """The model as layers and ATen ops, in eval mode, with a free batch size where the model allows one.
 
     Args:
-        model: the module to trace; it is put into eval mode and shares its parameters with the result.
+        model: the module to trace; it is put into eval mode and shares its parameters with the result, but for
+            weights that it computes anew at each call (weight norm, spectral norm): their value is a new parameter.
         example_inputs: one tensor per input, batch first (N, ...).
 
     Raises:
@@ -42,6 +44,7 @@ def trace(model: nn.Module, example_inputs: Sequence[Tensor]) -> fx.GraphModule:
     exported = program.module(check_guards=False)
     graph_module = fx.GraphModule(exported, exported.graph)
     functionalize(graph_module.graph)
+    fold_computed_weights(graph_module, _WEIGHTED)
     restore_layers(graph_module)
     graph_module.eval()
     return graph_module
@@ -229,7 +232,7 @@ def _weight_and_bias(gm: fx.GraphModule, node: fx.Node) -> tuple[str, Tensor, Te
     bias_node = _argument(node, 2)
     bias = _parameter(gm, bias_node)
     if weight is None or (bias_node is not None and bias is None):
-        return None  # a computed weight (spectral norm, modulation) cannot be a plain layer
+        return None  # a weight computed from the input (modulation, attention) cannot be a plain layer
     return weight[0], weight[1], bias[1] if bias else None
 
 
@@ -362,3 +365,4 @@ _BUILDERS: dict[Any, Callable[[fx.GraphModule, fx.Node], tuple[str, nn.Module] |
     aten.layer_norm.default: _norm("layer"),
     aten.dropout.default: _dropout,
 }
+_WEIGHTED = tuple(op for op in _BUILDERS if "conv" in str(op) or op is aten.linear.default)

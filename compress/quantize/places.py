@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 
 from torch import fx
 
-from compress.graph.fold import tensor_readers
-from compress.quantize.rules import Kind, Rule, absorbs, fixed_range, rule_for
+from compress.graph.readers import tensor_readers
+from compress.quantize.rules import Kind, Rule, absorbs, fixed_range, follows, rule_for
 from compress.quantize.schemes import Precision, precision
 
 _DEMANDING = (Kind.LAYER, Kind.OWN, Kind.FIXED, Kind.JOIN)
+_BEFORE_FLOAT = "only ops that compute in float read it"
+_BEHIND_FLOAT = "the op before it computes in float"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ class _Survey:
         self.layers: dict[str, None] = {}
         self.rules: dict[fx.Node, Rule] = {node: self._rule(graph_module, node) for node in self.nodes}
         self.absorbed = {node for node in self.nodes if self._is_absorbed(graph_module, node)}
+        self._leave_float_stretches_alone()
         self.wanted: dict[fx.Node, bool] = {}
         self.group_of: dict[fx.Node, str] = {}  # also of SPLIT nodes, whose list is no value itself
         self.values: dict[str, Value] = {}
@@ -104,6 +107,36 @@ class _Survey:
         if not isinstance(source, fx.Node) or len(tensor_readers(source)) != 1:
             return False
         return absorbs(graph_module, source, node)
+
+    def _leave_float_stretches_alone(self) -> None:
+        """Make the ops float that stand between float ops: to round their values there would cost and save nothing."""
+        for node in reversed(self.nodes):
+            if self._may_be_float(node) and self._only_float_reads(node):
+                self.rules[node] = Rule(Kind.FLOAT, _BEFORE_FLOAT)
+                self.absorbed.discard(node)
+        for node in self.nodes:
+            source = node.args[0] if node.args else None
+            is_free = node not in self.absorbed and self.rules[node].kind is not Kind.FLOAT
+            if not is_free or not isinstance(source, fx.Node) or not follows(node):
+                continue
+            if self.rules[source].kind is Kind.FLOAT and len(tensor_readers(source)) == 1:
+                self.rules[node] = Rule(Kind.FLOAT, _BEHIND_FLOAT)
+
+    def _may_be_float(self, node: fx.Node) -> bool:
+        """Whether an op computes new values and is neither a layer nor computed by a layer's kernel."""
+        rule = self.rules[node]
+        computes = rule.kind in (Kind.OWN, Kind.FIXED, Kind.JOIN) or (rule.kind is Kind.SHARE and not rule.moves)
+        in_layer = node in self.absorbed and self.rules[node.all_input_nodes[0]].kind is not Kind.OWN
+        return computes and not in_layer
+
+    def _only_float_reads(self, node: fx.Node) -> bool:
+        """Whether a value ends in ops that compute in float, and in no other."""
+        readers = tensor_readers(node)
+        return bool(readers) and all(self._is_float_reader(reader) for reader in readers)
+
+    def _is_float_reader(self, reader: fx.Node) -> bool:
+        kind = self.rules[reader].kind
+        return kind is Kind.FLOAT or (kind in (Kind.SHARE, Kind.SPLIT) and self._only_float_reads(reader))
 
     def _wants(self, reader: fx.Node) -> bool:
         """Whether a reader asks for a quantized input; an op that only passes values on asks for its own readers."""

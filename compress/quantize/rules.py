@@ -27,6 +27,7 @@ import torch
 from torch import fx, nn
 
 from compress.quantize.clamps import argument, clamp_bounds
+from compress.quantize.float_reasons import reason_for_layer, reason_for_op
 
 aten = torch.ops.aten
 
@@ -158,10 +159,14 @@ _TABLE: dict[Any, Rule] = {
     **dict.fromkeys(_NOT_TENSORS, NONE),
 }
 
-_FLOAT_LAYERS = (
-    ("BatchNorm", "a batch norm that could not be folded has no int8 kernel"),
-    ("GroupNorm", "group norm has no int8 kernel"),
-    ("LayerNorm", "layer norm has no int8 kernel"),
+# Activations that cut or bend one value at a time: between such an op and one in float there is nothing to round.
+_FOLLOWING = (
+    aten.hardswish.default,
+    aten.hardsigmoid.default,
+    aten.silu.default,
+    aten.gelu.default,
+    aten.elu.default,
+    aten.leaky_relu.default,
 )
 
 
@@ -183,7 +188,9 @@ def rule_for(graph_module: fx.GraphModule, node: fx.Node) -> Rule:
         return OWN if all(side == 1 for side in (size if isinstance(size, (list, tuple)) else [size])) else BLEND
     if node.target is operator.getitem:
         return SHARE if isinstance(node.args[0], fx.Node) and node.args[0].target in _SPLITS else NONE
-    return _TABLE.get(node.target, Rule(Kind.FLOAT, f"no rule for {node.target}"))
+    if node.target in _TABLE:
+        return _TABLE[node.target]
+    return Rule(Kind.FLOAT, reason_for_op(node.target))
 
 
 def fixed_range(rule: Rule, node: fx.Node, bits: int) -> tuple[float, float] | None:
@@ -207,12 +214,15 @@ def absorbs(graph_module: fx.GraphModule, producer: fx.Node, activation: fx.Node
     return kind is Kind.OWN and producer.target is aten.add.Tensor and bounds == (0.0, None)
 
 
+def follows(activation: fx.Node) -> bool:
+    """Whether an op is an activation that computes in float where the op that it alone reads does."""
+    return activation.target in _FOLLOWING or clamp_bounds(activation) is not None
+
+
 def _layer_rule(layer: nn.Module) -> Rule:
     if isinstance(layer, LAYERS):
         return Rule(Kind.LAYER)
-    name = type(layer).__name__
-    reason = next((text for prefix, text in _FLOAT_LAYERS if name.startswith(prefix)), f"no rule for the layer {name}")
-    return Rule(Kind.FLOAT, reason)
+    return Rule(Kind.FLOAT, reason_for_layer(type(layer).__name__))
 
 
 def _clamp_rule(node: fx.Node) -> Rule:

@@ -7,6 +7,7 @@ first use, not part of this project.
 """
 
 import json
+import unicodedata
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,7 @@ def feeds(sentence: str, path: str = "") -> dict[str, np.ndarray]:
     """A sentence as the voice takes it: phoneme numbers with a gap between any two, and how freely to speak."""
     config = json.loads(voice_config(published(path)[0]).read_text(encoding="utf-8"))
     numbers = config["phoneme_id_map"]
+    sentence = unicodedata.normalize("NFD", sentence)  # the map has letters and their marks apart
     unknown = sorted(set(sentence) - set(numbers))
     if unknown:
         raise DataError(f"the voice knows no phoneme {', '.join(unknown)}; its map has {len(numbers)}")

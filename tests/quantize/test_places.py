@@ -103,14 +103,15 @@ def test_sigmoid_softmax_and_tanh_have_fixed_ranges(build, function, name, fixed
 @pytest.mark.parametrize(
     ("function", "reason"),
     [
-        (lambda y: F.instance_norm(y), "no rule for aten"),
+        (lambda y: F.instance_norm(y), "instance norm has no int8 kernel"),
         (lambda y: torch.exp(y), "no rule for aten.exp"),
         (lambda y: y + 1.0, "plain number"),
         (lambda y: torch.add(y, y, alpha=2), "alpha"),
         (lambda y: y.clamp(1, 2) + y, "leave out zero"),
         (lambda y: F.pad(y, (1, 1, 1, 1), value=1.0), "another value than zero"),
         (lambda y: torch.cat([torch.sigmoid(y), y], 1)[:, :4], "fixed range"),
-        (lambda y: F.group_norm(y, 2), "no rule"),
+        (lambda y: F.group_norm(y, 2), "group norm has no int8 kernel"),
+        (lambda y: y / (y * y + 1), "division has no int8 kernel"),
     ],
 )
 def test_float_ops_are_named_with_the_reason(build, function, reason) -> None:
@@ -124,6 +125,62 @@ def test_float_ops_are_named_with_the_reason(build, function, reason) -> None:
 def test_float_ops_are_quantized_only_for_readers_in_int8(build) -> None:
     places = places_of(build, lambda y: torch.log(torch.exp(y)))
     assert "exp" not in places.values and "log" in places.values
+
+
+def norm(y: Tensor) -> Tensor:
+    return F.group_norm(y, 2)
+
+
+@pytest.mark.parametrize(
+    ("function", "floats"),
+    [
+        (lambda y: norm(y * y), {"mul"}),
+        (lambda y: norm(torch.sigmoid(y)), {"sigmoid"}),
+        (lambda y: norm(torch.relu(y + y)), {"add", "relu"}),
+        (lambda y: norm((y * y).permute(0, 1, 3, 2)), {"mul"}),
+        (lambda y: norm(F.avg_pool2d(y, 2)), {"avg_pool2d"}),
+        (lambda y: norm(torch.cat([y[:, :2], F.hardswish(y)[:, :2]], 1)), {"cat"}),
+    ],
+)
+def test_what_only_float_ops_read_is_computed_in_float(build, function, floats) -> None:
+    places = places_of(build, function)
+    named = {name for name, reason in places.float_ops.items() if "only ops that compute in float" in reason}
+    assert floats <= named and not floats & set(places.values)
+    assert "conv" in places.values, "a layer's output is quantized whoever reads it"
+
+
+def test_what_an_integer_op_reads_too_stays_quantized(build) -> None:
+    places = places_of(build, lambda y: (lambda z: norm(z) + z)(y * y))
+    assert "mul" in places.values and set(places.float_ops) == {"group_norm"}
+
+
+@pytest.mark.parametrize("activation", [F.silu, F.gelu, F.leaky_relu, F.relu, lambda y: y.clamp(0, 6)])
+def test_an_activation_behind_a_float_op_is_quantized_behind_itself_alone(build, activation) -> None:
+    places = places_of(build, lambda y: activation(norm(y)))
+    assert "group_norm" not in places.values
+    assert len(places.values) == 4  # input, conv, activation, head
+    assert any("before it computes in float" in reason for reason in places.float_ops.values())
+
+
+class Timed(nn.Module):
+    """Sines of timesteps, as a diffusion net makes them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", torch.rand(4))
+        self.first = nn.Linear(8, 3)
+
+    def forward(self, t: Tensor) -> Tensor:
+        angles = t[:, None] * self.frequencies
+        return self.first(torch.cat([angles.cos(), angles.sin()], 1))
+
+
+def test_timesteps_reach_their_sines_unrounded() -> None:
+    from compress.graph.trace import trace
+
+    places = find_places(trace(Timed(), (torch.rand(2) * 1000,)))
+    assert set(places.values) == {"cos", "sin", "cat", "first"}
+    assert places.values["cos"].group == places.values["sin"].group
 
 
 class Scaled(nn.Module):

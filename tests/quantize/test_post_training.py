@@ -89,16 +89,18 @@ def test_one_scale_per_channel_beats_one_for_all(build) -> None:
     assert fine > rough + 1.0
 
 
-def test_transposed_weights_are_scaled_by_output_channel_or_as_a_whole(build) -> None:
+def test_transposed_weights_are_scaled_by_output_channel_or_by_group(build) -> None:
     unet = build("unet")
     made = plan(unet.folded, "w8a8", unet.batches)
     assert made.weights["up"][0] == 1 and len(made.weights["up"][1]) == 8
-    assert made.weights["grouped"][0] == -1 and len(made.weights["grouped"][1]) == 1
+    axis, scales = made.weights["grouped"]
+    per_group = unet.folded.get_submodule("grouped").weight.unflatten(0, (2, 6)).abs().amax((1, 2, 3, 4)) / 127
+    assert axis == 0 and scales == pytest.approx([float(scale) for scale in per_group for _ in range(6)])
     assert made.activations["tanh"] == (1 / 128, 0, -128, 127)
-    assert made.float_ops == {"norm": "group norm has no int8 kernel"}
+    assert made.float_ops == {"norm": "group norm has no int8 kernel", "silu": "the op before it computes in float"}
     rows = made.table()
     assert {row["what"] for row in rows} == {"activation", "weight", "float"}
-    assert len(rows) == len(made.activations) + len(made.weights) + 1
+    assert len(rows) == len(made.activations) + len(made.weights) + len(made.float_ops)
 
 
 def test_a_vanishing_channel_keeps_a_scale_that_int32_biases_survive() -> None:

@@ -1,0 +1,81 @@
+"""Transposed convolutions that LiteRT's converter refuses, or gets wrong, are written in the form that it takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from compress.export import export
+from compress.export.litert_forms import uncropped
+from compress.export.program import calls, op_name
+from compress.graph.trace import export_static, trace
+from compress.runtimes import load
+from compress.verify import verify_artifact
+from tests.export.programs import reference
+
+# kernel, stride, padding, output padding, groups
+REFUSED = [(3, 2, 1, 1, 1), (3, 2, 1, 0, 1), (5, 2, 1, 0, 1), (5, 3, 2, 2, 2), (2, 3, 1, 2, 1)]
+TAKEN = [(4, 2, 1, 0, 1), (2, 2, 0, 0, 1), (3, 2, 0, 1, 1)]
+
+
+def program(kernel: int, stride: int, padding: int, output_padding: int, groups: int, dims: int = 2):
+    torch.manual_seed(0)
+    kind = (nn.ConvTranspose1d, nn.ConvTranspose2d)[dims - 1]
+    net = nn.Sequential(kind(4, 6, kernel, stride, padding, output_padding, groups), nn.ReLU()).eval()
+    x = torch.randn(1, 4, *(5, 7)[:dims])
+    return export_static(trace(net, (x,)), (x,)), x
+
+
+@pytest.mark.parametrize("dims", [1, 2])
+@pytest.mark.parametrize("settings", REFUSED)
+def test_the_whole_output_is_cut_to_the_same_numbers(settings: tuple[int, ...], dims: int) -> None:
+    given, x = program(*settings, dims=dims)
+    names = [op_name(node) for node in calls(given)]
+    ready = uncropped(given)
+    assert torch.equal(ready.module()(x), given.module()(x))
+    found = [op_name(node) for node in calls(ready)]
+    assert found == [*names, *["aten.slice"] * dims], "cut behind the activation, which one kernel computes"
+    assert [op_name(node) for node in calls(given)] == names, "the program itself changed"
+
+
+@pytest.mark.parametrize("settings", TAKEN)
+def test_what_the_converter_takes_stays(settings: tuple[int, ...]) -> None:
+    given, _ = program(*settings)
+    assert [op_name(n) for n in calls(uncropped(given))] == [op_name(n) for n in calls(given)]
+
+
+class Doubling(nn.Module):
+    """The upsampling of many generators: kernel 3, stride 2, an output padding that makes the size just double."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.out = nn.ConvTranspose2d(3, 6, 3, 2, 1, 1), nn.Conv2d(6, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.up(x).relu())
+
+
+@pytest.mark.parametrize("scheme", ["float32", "w8a8"])
+def test_a_doubling_layer_computes_the_same_in_litert(scheme: str, tmp_path: Path) -> None:
+    pytest.importorskip("litert_torch", reason="pip install -e '.[litert]' brings it")
+    pytest.importorskip("ai_edge_quantizer", reason="pip install -e '.[litert]' brings it")
+    from compress import quantize
+    from compress.graph.fold import fold_batch_norms
+
+    torch.manual_seed(0)
+    samples = [(torch.randn(1, 3, 6, 7),) for _ in range(4)]
+    model = trace(Doubling().eval(), samples[0])
+    if scheme == "w8a8":
+        folded = fold_batch_norms(model)
+        model = quantize.apply(folded, quantize.plan(folded, "w8a8", samples))
+    given = export_static(model, samples[0])
+    artifact = export(given, "litert", scheme, tmp_path, "net")
+    assert artifact.float_ops == () and artifact.notes == ()
+    held = [tuple(x.numpy() for x in sample) for sample in samples]
+    found = verify_artifact(artifact, tmp_path, reference(given), held)
+    assert found.passed, found.reason
+    session = load(tmp_path / artifact.path, "litert")
+    assert session.run(*held[0])[0].shape == (1, 3, 12, 14)
