@@ -1,7 +1,7 @@
 """Photographs from Debian packages, fetched on first use: what the examples without labels learn from.
 
-Wallpapers: lomiri-wallpapers-16.04, mate-backgrounds and plasma-workspace-wallpapers (27 landscapes, details and
-buildings). Animals, tools, instruments, monuments: the 278 photographs among the drawings of gcompris-qt-data, a set of
+Wallpapers: lomiri-wallpapers-16.04, mate-backgrounds and plasma-workspace-wallpapers (41 landscapes, details and
+buildings). Animals, tools, instruments, monuments: the 281 photographs among the drawings of gcompris-qt-data, a set of
 children's games. Each has its own free licence (CC-BY, CC-BY-SA, public domain and others): see the packages'
 copyright files. None is part of this project.
 """
