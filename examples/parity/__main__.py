@@ -20,7 +20,7 @@ MODELS = ("efficientnet", "unet", "cartoongan", "esrgan", "hifigan", "attention_
 TOOLS = (
     "torch", "onnx", "onnxruntime", "litert-torch", "ai-edge-litert", "ai-edge-quantizer", "executorch", "coremltools",
 )  # fmt: skip
-PASSED_ON = ("formats", "schemes", "samples", "calibration", "rounds", "out")
+PASSED_ON = ("formats", "schemes", "samples", "calibration", "rounds", "arch", "out")
 
 
 def main() -> int:
@@ -47,6 +47,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=8, help="held-out inputs for each file")
     parser.add_argument("--calibration", type=int, default=4, help="batches of eight training inputs for the ranges")
     parser.add_argument("--rounds", type=int, default=20, help="latency: how often float and int8 take turns")
+    parser.add_argument("--arch", default="", help="arm64: run the files under emulation too (compress verify --setup)")
     parser.add_argument("--out", type=Path, default=Path("runs/parity"))
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -56,10 +57,7 @@ def _in_own_process(name: str, arguments: argparse.Namespace) -> None:
     """Measure one model where a crash of an exporter or a runtime ends nothing else; leave its record in any case."""
     record = arguments.out / f"{name}.json"
     record.unlink(missing_ok=True)
-    options = [
-        f"--{key}={getattr(arguments, key)}"
-        for key in ("formats", "schemes", "samples", "calibration", "rounds", "out")
-    ]
+    options = [f"--{key}={getattr(arguments, key)}" for key in PASSED_ON]
     command = [sys.executable, "-m", "examples.parity", name, "--alone", *options]
     done = subprocess.run(command, check=False)
     if not record.is_file():
@@ -69,8 +67,11 @@ def _in_own_process(name: str, arguments: argparse.Namespace) -> None:
 def _alone(name: str, arguments: argparse.Namespace) -> int:
     import torch
 
+    from compress.runtimes.arm64.root import check_arch, find_root
     from examples.parity.measure import Settings, measure_model
 
+    if arguments.arch:
+        check_arch(arguments.arch)
     torch.set_num_threads(1)
     settings = Settings(
         formats=tuple(arguments.formats.split(",")),
@@ -78,6 +79,7 @@ def _alone(name: str, arguments: argparse.Namespace) -> int:
         samples=arguments.samples,
         calibration_batches=arguments.calibration,
         rounds=arguments.rounds,
+        root=find_root() if arguments.arch else None,
     )
     folder = arguments.out / name
     folder.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from compress import export, quantize
 from compress.graph.cost import cost_of
 from compress.graph.fold import fold_batch_norms
 from compress.graph.trace import export_static, trace
+from compress.runtimes.arm64.root import Root
 from compress.tasks import Task
 from compress.verify import compare
 from examples.parity.rows import (
@@ -25,6 +26,7 @@ from examples.parity.rows import (
     Bench,
     Replay,
     add_agreements,
+    add_emulated,
     add_latencies,
     quality_of,
     row_of,
@@ -47,6 +49,8 @@ class Settings:
     samples: int = 8
     calibration_batches: int = 4
     rounds: int = 20
+    root: Root | None = None  # the emulated system, where the files are to run there too
+    emulated_samples: int = 2
 
 
 def measure_model(name: str, folder: Path, settings: Settings) -> dict[str, Any]:
@@ -67,6 +71,8 @@ def measure_model(name: str, folder: Path, settings: Settings) -> dict[str, Any]
             rows.append(row_of(bench, format, scheme, program))
             print(f"  {name} {format} {scheme}: {words(rows[-1])}", file=sys.stderr, flush=True)
     add_agreements(rows, bench.made)
+    if settings.root is not None:
+        add_emulated(rows, bench, settings.root, settings.emulated_samples)
     add_latencies(rows, folder, samples[0], settings.rounds)
     reference = compare(outputs["float32"], outputs["w8a8"]) if "w8a8" in outputs else None
     cost = cost_of(models["float32"], task.example_inputs())

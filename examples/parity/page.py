@@ -17,13 +17,14 @@ Every model is exported to every format in float32 and, after post-training quan
 runtime on held-out inputs. *Reference* is the fake-quantized program in torch, from which all int8 files are made (for
 float32: the torch model). SQNR in dB. An int8 file passes where its SQNR against float is no more than 1 dB below the
 reference's own; a float file where its largest error is at most 1e-3 of the output's range. *Agreement* is the lowest
-SQNR between this runtime's output and another's. Latency is the median of float and int8 measured in turns on this host
-with one thread; it is not a phone's.
+SQNR between this runtime's output and another's. *On arm64* is the same verdict for the file run under emulation on the
+first samples, and the SQNR of what it gives there against what it gives here. Latency is the median of float and int8
+measured in turns on this host with one thread; it is not a phone's.
 """
 
 COLUMNS = (
     "model", "format", "scheme", "verdict", "against float", "reference against float", "against reference",
-    "max error", "agreement", "quality", "reference's quality", "size", "p50 ms", "float p50 / int8 p50",
+    "max error", "agreement", "on arm64", "quality", "reference's quality", "size", "p50 ms", "float p50 / int8 p50",
 )  # fmt: skip
 
 
@@ -31,7 +32,10 @@ def explain(records: Sequence[dict[str, Any]], explanations: Sequence[Mapping[st
     """Puts into each row that does not pass why it does not, where that is known."""
     for record in records:
         for row in record["rows"]:
-            row["explanation"] = next((e["why"] for e in explanations if _fits(e, record, row)), "")
+            for arch, found in _verdicts(row):
+                own = [e for e in explanations if e.get("arch", "") == arch]
+                place = {**row, "verdict": found["verdict"]}
+                found["explanation"] = next((e["why"] for e in own if _fits(e, record, place)), "")
 
 
 def read_explanations() -> list[dict[str, Any]]:
@@ -42,11 +46,18 @@ def read_explanations() -> list[dict[str, Any]]:
 def unexplained(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """The rows that neither pass nor have an explanation, by name."""
     return [
-        f"{record['model']} {row['format']} {row['scheme']}: {row['verdict']}, {row['reason']}"
+        f"{record['model']} {row['format']} {row['scheme']}{where}: {found['verdict']}, {found['reason']}"
         for record in records
         for row in record["rows"]
-        if row["verdict"] not in SOUND and not row.get("explanation")
+        for arch, found in _verdicts(row)
+        for where in [f" on {arch}" if arch else ""]
+        if found["verdict"] not in SOUND and not found.get("explanation")
     ]
+
+
+def _verdicts(row: Any) -> list[tuple[str, Any]]:
+    """("", the row) and, where the file ran under emulation, ("arm64", what was found there)."""
+    return [("", row), *([("arm64", row["arm64"])] if "arm64" in row else [])]
 
 
 def page(records: Sequence[Mapping[str, Any]], environment: Mapping[str, Any]) -> str:
@@ -80,6 +91,7 @@ def _line(record: Mapping[str, Any], row: Mapping[str, Any]) -> str:
         _number(row.get("sqnr_reference_db"), ".1f"),
         _number(row.get("max_error"), ".2g"),
         _number(min(agreement.values()) if agreement else None, ".1f"),
+        _emulated(row.get("arm64")),
         _quality(row.get("quality")),
         _quality(record["reference_quality"].get(scheme)),
         _size(row.get("size_bytes")),
@@ -115,6 +127,9 @@ def _behind(row: Mapping[str, Any]) -> list[str]:
         found.append(f"why: {row.get('explanation') or 'not known'}")
     if row.get("ran_on"):
         found.append(f"{row['ran_on']}; {row.get('delegate', '')}")
+    emulated = row.get("arm64")
+    if emulated:
+        found.append(f"arm64: {emulated.get('ran_on') or emulated['reason']}")
     if row.get("agreement_db"):
         found.append("agreement: " + ", ".join(f"{name} {db:.1f} dB" for name, db in row["agreement_db"].items()))
     found += [f"float: {line}" for line in row.get("float_ops", [])]
@@ -142,6 +157,12 @@ def _twin(other: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
 
 def _number(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
+
+
+def _emulated(record: Mapping[str, Any] | None) -> str:
+    if not record:
+        return "–"
+    return f"{record['verdict']}, {record['sqnr_host_db']:.1f}" if "sqnr_host_db" in record else record["verdict"]
 
 
 def _quality(record: Mapping[str, Any] | None) -> str:

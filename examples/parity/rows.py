@@ -17,6 +17,9 @@ from torch import Tensor, fx
 from compress import export, runtimes
 from compress.errors import CompressError, ToolError
 from compress.profile.measure import measure_alternately
+from compress.runtimes.arm64.emulate import run_artifact
+from compress.runtimes.arm64.root import FORMATS as EMULATED
+from compress.runtimes.arm64.root import Root
 from compress.tasks import Task
 from compress.types import Artifact, Number
 from compress.verify import THRESHOLDS, compare
@@ -136,6 +139,25 @@ def add_latencies(rows: list[dict[str, Any]], folder: Path, sample: Arrays, roun
             row["latency"] = taken[row["scheme"]].latency.to_dict()
             row["load_average"] = load
             sessions[row["scheme"]].close()
+
+
+def add_emulated(rows: list[dict[str, Any]], bench: Bench, root: Root, count: int) -> None:
+    """Puts into each row what its file computes on emulated ARM for the first samples, judged as here."""
+    outputs = {scheme: found[:count] for scheme, found in bench.outputs.items()}
+    for row in rows:
+        place = (row["format"], row["scheme"])
+        if row["format"] not in EMULATED or place not in bench.made:
+            continue
+        try:
+            run = run_artifact(root, bench.folder / row["path"], row["format"], bench.samples[:count])
+        except CompressError as error:
+            row["arm64"] = {"verdict": "failed", "reason": str(error)}
+            continue
+        found = np.concatenate([answer[0] for answer in run.outputs])
+        here = compare(bench.made[place][:count], found)
+        row["arm64"] = {"ran_on": run.ran_on, "samples": count, **_judge(row["scheme"], found, outputs)}
+        row["arm64"] |= {"sqnr_host_db": here.sqnr_db, "max_error_host": here.max_error}
+        print(f"  arm64 {' '.join(place)}: {words(row['arm64'])}", file=sys.stderr, flush=True)
 
 
 def is_real(format: str) -> bool:

@@ -159,6 +159,16 @@ def test_only_rows_that_pass_or_are_explained_are_let_through() -> None:
     assert unexplained(passing) == [] and passing[0]["rows"][0]["explanation"] == ""
 
 
+def test_what_a_file_does_on_another_processor_is_judged_and_explained_by_itself() -> None:
+    emulated = {"verdict": "failed", "reason": "it crashed there"}
+    records = [record(verdict="pass", arm64=emulated)]
+    explain(records, [{"model": "net", "why": "holds for this machine alone"}])
+    assert unexplained(records) == ["net onnx w8a8 on arm64: failed, it crashed there"]
+    explain(records, [{"model": "net", "arch": "arm64", "why": "an old runtime"}])
+    assert unexplained(records) == []
+    assert "| failed |" in page(records, {"date": "today", "versions": {"torch": "2"}, "cpu": "some"})
+
+
 def test_a_small_model_goes_all_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from examples.parity.measure import Settings, measure_model
 
