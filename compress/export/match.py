@@ -17,6 +17,9 @@ from compress.export.qdq import Range
 # Float kernels of two libraries, summed in different order: 1e-4 of the tensor's own range is far above what they
 # differ by (1e-6 on the nets measured) and far below what two different tensors do.
 _TOLERANCE = 1e-4
+# In a large tensor single sums come out worse: behind a relu6, 1 element of 600,000 was 1.2e-4 of the range apart, for
+# before the cut the values went up to 28. So few may lie outside, and none far.
+_STRAY_SHARE, _STRAY_TOLERANCE = 1e-4, 10
 
 
 @dataclass(slots=True)
@@ -36,13 +39,19 @@ def layouts(value: np.ndarray) -> list[np.ndarray]:
 
 
 def same(tensor: np.ndarray, value: np.ndarray, tolerance: float = _TOLERANCE) -> bool:
-    """Whether `tensor` holds `value` in one of its layouts, to `tolerance` of the value's range."""
+    """Whether `tensor` holds `value` in one of its layouts, to `tolerance` of the value's range but for a few strays."""
     if tensor.size != value.size:
         return False
     limit = tolerance * float(np.abs(value).max(initial=0.0)) + 1e-9
     flat = tensor.squeeze()
-    return any(flat.shape == order.shape and float(np.abs(flat - order).max(initial=0.0)) <= limit
-               for order in layouts(value))  # fmt: skip
+    return any(flat.shape == order.shape and _agree(np.abs(flat - order), limit) for order in layouts(value))
+
+
+def _agree(differences: np.ndarray, limit: float) -> bool:
+    largest = float(differences.max(initial=0.0))
+    if largest <= limit or not largest <= _STRAY_TOLERANCE * limit:
+        return largest <= limit
+    return bool((differences > limit).sum() <= _STRAY_SHARE * differences.size)
 
 
 def match(

@@ -133,3 +133,15 @@ def test_places_and_refusals() -> None:
     )
     assert "unnamed place" in str(refusal(RuntimeError("Lowering not found: aten.frobnicate.default"), program, "x"))
     assert str(refusal(ValueError("odd\nlines"), program, "x")) == "x: the exporter stopped with ValueError: odd"
+
+
+def test_a_stray_sum_in_a_large_tensor_is_forgiven_and_another_tensor_is_not() -> None:
+    value = np.random.default_rng(0).uniform(0, 6, (1, 8, 50, 50)).astype(np.float32)
+    tensor = np.moveaxis(value, 1, -1).copy()
+    tensor[0, 3, 7, 2] += 7e-4  # one element of 20,000, just over 1e-4 of the range
+    assert same(tensor, value)
+    far = tensor.copy()
+    far[0, 3, 7, 2] += 0.1  # one element that a sum in another order cannot have moved
+    assert not same(far, value)
+    many = tensor + np.where(np.arange(tensor.size).reshape(tensor.shape) % 100, 0, 7e-4).astype(np.float32)
+    assert not same(many, value)
