@@ -39,7 +39,7 @@ def layouts(value: np.ndarray) -> list[np.ndarray]:
 
 
 def same(tensor: np.ndarray, value: np.ndarray, tolerance: float = _TOLERANCE) -> bool:
-    """Whether `tensor` holds `value` in one of its layouts, to `tolerance` of the value's range but for a few strays."""
+    """Whether `tensor` holds `value` in one of its layouts, to `tolerance` of its range but for a few strays."""
     if tensor.size != value.size:
         return False
     limit = tolerance * float(np.abs(value).max(initial=0.0)) + 1e-9

@@ -17,8 +17,8 @@ from torch import Tensor, fx, nn
 from compress.errors import CheckFailed, ModelError
 from compress.graph.cost import op_name
 from compress.graph.groups import ROOTS, cut, dependency_graph, is_output_side
+from compress.graph.layers import forget_unused
 from compress.graph.resolution import resize_input
-from compress.graph.trace import forget_unused
 from compress.types import BlockEdit, ChannelEdit, Edit, ResolutionEdit
 
 TOLERANCE = 1e-4
