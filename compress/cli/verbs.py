@@ -49,15 +49,13 @@ def command_for(verb: str) -> Callable[..., None]:
         verbose: Verbose = False,
     ) -> None:
         with guarded(verbose, as_json):
-            overrides = overrides_of(set_, seed)
             if dry_run:
                 with stdout_for_json(as_json):
-                    plan = _dry_run(verb, source, overrides)
+                    plan = _dry_run(verb, source, _overrides(set_, seed))
                 _print_plan(plan, as_json)
                 return
-            line = context.obj or shlex.join(["compress", verb, str(source)])
             with stdout_for_json(as_json):
-                result = run_recipe(verb, source, overrides, out, resume, line)
+                result = run_recipe(context, verb, source, out, seed, set_, resume)
             _print_result(result, as_json)
             raise typer.Exit(result.exit_code)
 
@@ -65,7 +63,7 @@ def command_for(verb: str) -> Callable[..., None]:
     return command
 
 
-def overrides_of(set_: Sequence[str] | None, seed: int | None) -> list[str]:
+def _overrides(set_: Sequence[str] | None, seed: int | None) -> list[str]:
     """What --set and --seed say, as recipe overrides."""
     return [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
 
@@ -85,10 +83,16 @@ def _dry_run(verb: str, source: Path, overrides: Sequence[str]) -> dict[str, Any
 
 
 def run_recipe(
-    verb: str, source: Path, overrides: Sequence[str], out: Path | None, resume: bool, line: str
+    context: typer.Context,
+    verb: str,
+    source: Path,
+    out: Path | None,
+    seed: int | None,
+    set_: Sequence[str] | None,
+    resume: bool,
 ) -> RunResult:
     """The finished run."""
-    recipe, folder, run_folder = _read_source(source, overrides)  # before torch: a bad recipe is refused at once
+    recipe, folder, run_folder = _read_source(source, _overrides(set_, seed))  # before torch: a bad one ends at once
     _check_verb(recipe, verb, source)
     from compress import pipeline
 
@@ -98,7 +102,7 @@ def run_recipe(
         recipe_folder=folder,
         until=None if verb in ("run", "report") else verb,
         resume=resume,
-        command=line,
+        command=context.obj or shlex.join(["compress", verb, str(source)]),
     )
 
 

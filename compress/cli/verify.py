@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compress.cli.options import DryRun, Json, Out, Resume, Seed, Set, Verbose
-from compress.cli.verbs import VERBS, command_for, overrides_of, run_recipe
+from compress.cli.verbs import VERBS, command_for, run_recipe
 from compress.terminal import guarded, print_json, print_table, stdout_for_json
 
 if TYPE_CHECKING:
@@ -66,10 +65,10 @@ def verify_command() -> Callable[..., None]:
             steps(context, source, out, seed, set_, dry_run, resume, as_json, verbose)
         elif source is not None:
             with guarded(verbose, as_json):
-                overrides = overrides_of(set_, seed)
-                line = context.obj or shlex.join(["compress", "verify", str(source)])
                 with stdout_for_json(as_json):
-                    record = _emulated(str(arch), lambda: run_recipe("verify", source, overrides, out, resume, line))
+                    record = _emulated(
+                        str(arch), lambda: run_recipe(context, "verify", source, out, seed, set_, resume)
+                    )
                 _print_emulated(record, as_json)
                 raise typer.Exit(record["exit_code"])
 

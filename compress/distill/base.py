@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from compress.errors import ModelError
+from compress.graph.layers import BATCH_NORM
 
 LabelLoss = Callable[[Tensor, Any], Tensor]
 
@@ -33,7 +34,7 @@ class Learner(nn.Module):
         """Switch to training; with `keep_norms` the student's BatchNorms use and keep the statistics they have."""
         super().train(mode)
         for module in self.student.modules() if self.keep_norms else ():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if isinstance(module, BATCH_NORM):
                 module.eval()
         return self
 

@@ -14,12 +14,11 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Graph, Node
 
-from compress.export.program import op_name, without_unused
+from compress.export.program import CLAMPS, op_name, without_unused
 
 aten = torch.ops.aten
 
 _DIMS = {"aten.conv_transpose1d": 1, "aten.conv_transpose2d": 2}
-_CLAMPS = ("aten.relu", "aten.hardtanh", "aten.clamp", "aten.relu6")
 _DEFAULTS = (None, None, None, 1, 0, 0, 1, 1)  # input, weight, bias, stride, padding, output_padding, groups, dilation
 
 
@@ -87,7 +86,7 @@ def _crop_behind(graph: Graph, node: Node) -> None:
 def _tail(node: Node) -> Node:
     """The activation that one kernel computes with a convolution, or the convolution itself."""
     reader = next(iter(node.users), None)
-    return reader if reader is not None and len(node.users) == 1 and op_name(reader) in _CLAMPS else node
+    return reader if reader is not None and len(node.users) == 1 and op_name(reader) in CLAMPS else node
 
 
 def _value(node: Node) -> Any:

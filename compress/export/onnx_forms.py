@@ -5,13 +5,11 @@ from __future__ import annotations
 from torch.export import ExportedProgram
 from torch.fx import Graph, Node
 
-from compress.export.program import DEQUANTIZE, QUANTIZE, WEIGHTED, calls, op_name, without_unused
-
-_CLAMPS = ("aten.relu", "aten.hardtanh", "aten.clamp", "aten.relu6")
+from compress.export.program import CLAMPS, DEQUANTIZE, QUANTIZE, WEIGHTED, calls, op_name, without_unused
 
 
 def rounded_before_clamps(program: ExportedProgram) -> ExportedProgram:
-    """A copy of the program in which a layer is rounded before its activation too, where only that makes it integer.
+    """The program with layers rounded before their activation too, where only that makes them integer.
 
     onnxruntime drops an activation between a layer and a quantize op when the op's lowest number is the activation's
     lowest, and computes the layer in integers; where the grid goes on below it (a relu that shares its range with
@@ -19,6 +17,8 @@ def rounded_before_clamps(program: ExportedProgram) -> ExportedProgram:
     before the activation, the numbers behind it are the same, because the activation's ends lie on the grid or are
     rounded to it either way.
     """
+    if not any(_grid_behind(node) for node in calls(program)):
+        return program
     ready = without_unused(program)
     for node in list(calls(ready)):
         pair = _grid_behind(node)
@@ -32,7 +32,7 @@ def rounded_before_clamps(program: ExportedProgram) -> ExportedProgram:
 def _grid_behind(node: Node) -> tuple[Node, Node] | None:
     """The quantize and dequantize op behind a layer's activation whose grid goes below the activation, else None."""
     layer = node.all_input_nodes[0] if node.all_input_nodes else None
-    if op_name(node) not in _CLAMPS or layer is None or op_name(layer) not in WEIGHTED or len(layer.users) > 1:
+    if op_name(node) not in CLAMPS or layer is None or op_name(layer) not in WEIGHTED or len(layer.users) > 1:
         return None
     readers = [user for user in node.users if op_name(user) == QUANTIZE]
     if len(readers) != 1 or len(node.users) != 1:

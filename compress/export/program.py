@@ -176,7 +176,7 @@ def _is_float(node: Node) -> bool:
 _RESTORING = ("aten._to_copy", "aten.to", "aten.gather", "aten.view")  # what makes a stored weight float again
 WEIGHTED = ("aten.conv1d", "aten.conv2d", "aten.conv3d", "aten.conv_transpose1d", "aten.conv_transpose2d",
             "aten.conv_transpose3d", "aten.linear")  # fmt: skip
-_FUSED_ACTIVATIONS = ("aten.relu", "aten.relu_", "aten.hardtanh", "aten.hardtanh_", "aten.clamp", "aten.relu6")
+CLAMPS = ("aten.relu", "aten.relu_", "aten.hardtanh", "aten.hardtanh_", "aten.clamp", "aten.relu6")
 
 
 def _float_reason(node: Node, constants: set[str]) -> str:
@@ -186,7 +186,7 @@ def _float_reason(node: Node, constants: set[str]) -> str:
         source = _through_moves(source)
         if op_name(source) in (DEQUANTIZE, DEQUANTIZE_CHANNEL) or _restores(source, constants):
             continue
-        if name in _FUSED_ACTIVATIONS and len(source.users) == 1 and source.op == "call_function":
+        if name in CLAMPS and len(source.users) == 1 and source.op == "call_function":
             continue  # an activation behind its op: one int8 kernel does both
         return f"its input {source.name} is not quantized"
     if not _reaches_quantize(node):
@@ -219,7 +219,7 @@ def _reaches_quantize(node: Node) -> bool:
     for user in node.users:
         if op_name(user) == QUANTIZE:
             continue
-        passes = op_name(user) in MOVES_DATA or op_name(user) in _FUSED_ACTIVATIONS
+        passes = op_name(user) in MOVES_DATA or op_name(user) in CLAMPS
         if not passes or not _reaches_quantize(user):
             return False
     return bool(node.users)

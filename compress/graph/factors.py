@@ -14,19 +14,11 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from compress.graph.layers import LAYERS
 from compress.graph.readers import tensor_readers
 
 aten = torch.ops.aten
 
-_LAYERS = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-    nn.Linear,
-)
 _COMMUTES = (
     aten.relu.default,
     aten.leaky_relu.default,
@@ -98,7 +90,7 @@ def _layer(graph_module: fx.GraphModule, node: Any, calls: Counter[str]) -> nn.M
     if not isinstance(node, fx.Node) or node.op != "call_module" or calls[str(node.target)] > 1:
         return None
     module = graph_module.get_submodule(str(node.target))
-    return module if isinstance(module, _LAYERS) else None
+    return module if isinstance(module, LAYERS) else None
 
 
 def _layers_behind(graph_module: fx.GraphModule, node: fx.Node, calls: Counter[str]) -> list[nn.Module]:

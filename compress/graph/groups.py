@@ -21,11 +21,11 @@ from torch import Tensor, fx, nn
 
 from compress.errors import ModelError
 from compress.graph.cost import cost_of, op_name, propagate_shapes
+from compress.graph.layers import LAYERS
 from compress.types import ModelCost, OpRecord
 
 AT_OUTPUT = "its channels are the model's output"
 _MIXING = (nn.LayerNorm, nn.GroupNorm)
-ROOTS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def raw_groups(graph: tp.DependencyGraph, graph_module: fx.GraphModule) -> dict[
     paths = {id(module): path for path, module in graph_module.named_modules()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        groups = list(graph.get_all_groups(root_module_types=ROOTS))
+        groups = list(graph.get_all_groups(root_module_types=LAYERS))
     return {paths[id(group[0].dep.target.module)]: group for group in groups if id(group[0].dep.target.module) in paths}
 
 
@@ -125,7 +125,7 @@ def _layers_at_output(gm: fx.GraphModule) -> set[str]:
             layer = gm.get_submodule(str(node.target))
             exposed.add(str(node.target))
             depthwise = getattr(layer, "groups", 1) == getattr(layer, "in_channels", 0)
-            if isinstance(layer, ROOTS) and not depthwise:
+            if isinstance(layer, LAYERS) and not depthwise:
                 continue
         queue.extend(node.all_input_nodes)
     return exposed
@@ -143,7 +143,7 @@ def residual_blocks(graph_module: fx.GraphModule, example_inputs: Sequence[Tenso
         inside = _between(skip, branch)
         same = isinstance(values[node], Tensor) and values[skip].shape == values[node].shape
         layers = [str(n.target) for n in reversed(inside or []) if n.op == "call_module"]
-        if same and inside and any(isinstance(graph_module.get_submodule(p), ROOTS) for p in layers):
+        if same and inside and any(isinstance(graph_module.get_submodule(p), LAYERS) for p in layers):
             blocks.append(Block(node.name, skip.name, tuple(layers)))
     return blocks
 

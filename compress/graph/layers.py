@@ -14,6 +14,10 @@ from torch import Tensor, fx, nn
 
 aten = torch.ops.aten
 
+LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
+"""What has a weight that multiplies: the layers that are cut, scaled and quantized."""
+BATCH_NORM = nn.modules.batchnorm._BatchNorm
+
 
 def restore_layers(graph_module: fx.GraphModule) -> None:
     """Replace ATen layer ops whose weights are parameters by `torch.nn` layers, in place, keeping parameter names."""

@@ -16,13 +16,12 @@ from torch import Tensor, fx, nn
 
 from compress.errors import CheckFailed, ModelError
 from compress.graph.cost import op_name
-from compress.graph.groups import ROOTS, cut, dependency_graph, is_output_side
-from compress.graph.layers import forget_unused
+from compress.graph.groups import cut, dependency_graph, is_output_side
+from compress.graph.layers import BATCH_NORM, LAYERS, forget_unused
 from compress.graph.resolution import resize_input
 from compress.types import BlockEdit, ChannelEdit, Edit, ResolutionEdit
 
 TOLERANCE = 1e-4
-BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 
 def apply_edits(
@@ -37,17 +36,10 @@ def apply_edits(
     return cut_and_kept(graph_module, edits, example_inputs, check)[0]
 
 
-def kept_channels(
-    graph_module: fx.GraphModule, edits: Iterable[Edit], example_inputs: Sequence[Tensor]
-) -> dict[str, list[int]]:
-    """The numbers of the output channels that each cut layer or norm still has after `edits`, by its path."""
-    return cut_and_kept(graph_module, edits, example_inputs, check=False)[1]
-
-
 def cut_and_kept(
     graph_module: fx.GraphModule, edits: Iterable[Edit], example_inputs: Sequence[Tensor], check: bool = True
 ) -> tuple[fx.GraphModule, dict[str, list[int]]]:
-    """`apply_edits` and `kept_channels` in one pass."""
+    """As `apply_edits`, and the numbers of the output channels that each cut layer or norm still has, by its path."""
     edits = list(edits)
     kept: dict[str, list[int]] = {}
     sliced = copy.deepcopy(graph_module)
@@ -84,7 +76,7 @@ def _count_out(
     paths = {id(module): path for path, module in sliced.named_modules()}
     for dep, indices in group:
         path = paths.get(id(dep.target.module))
-        if path is None or not is_output_side(graph, dep) or not isinstance(dep.target.module, (*ROOTS, BATCH_NORM)):
+        if path is None or not is_output_side(graph, dep) or not isinstance(dep.target.module, (*LAYERS, BATCH_NORM)):
             continue
         layer: Any = original.get_submodule(path)
         width = next(

@@ -26,6 +26,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from compress.errors import DataError
+from compress.graph.layers import BATCH_NORM
 
 RIDGE = 0.01
 """Weight of the pull toward the sliced weights, relative to the mean energy of an input."""
@@ -34,7 +35,6 @@ POSITIONS = 65_536
 ENTRIES = 2**26
 """Numbers in the largest matrix of a fit, a quarter of a gigabyte."""
 
-NORMS = nn.modules.batchnorm._BatchNorm
 FITTED = (nn.Linear, nn.Conv1d, nn.Conv2d)
 """Layers whose output is linear in weights that a least-squares fit can find."""
 
@@ -50,7 +50,7 @@ def refit(
 ) -> list[str]:
     """Refit the layers of `cut` in place on `inputs` (one tensor (N, ...) per model argument); returns their paths.
 
-    `kept` maps a layer to the output channels of `uncut` that it still has (see `surgery.kept_channels`); a layer that
+    `kept` maps a layer to the output channels of `uncut` that it still has (see `surgery.cut_and_kept`); a layer that
     is not named has them all. Transposed and 3-D convolutions, and layers whose input is unchanged, stay as they are.
     Without `solve` the norms alone are carried over.
 
@@ -64,7 +64,7 @@ def refit(
     changed: set[str] = set()
     refitted = []
     for original in uncut.graph.nodes:
-        is_norm = original.op == "call_module" and isinstance(uncut.get_submodule(str(original.target)), NORMS)
+        is_norm = original.op == "call_module" and isinstance(uncut.get_submodule(str(original.target)), BATCH_NORM)
         reached = teacher.value(original.args[0]) if is_norm else None
         answer = teacher.step(original)
         node = left.get(original.name)
@@ -75,7 +75,7 @@ def refit(
         path = str(node.target) if node.op == "call_module" else ""
         if path and reads_changed:
             layer, given = cut.get_submodule(path), student.value(node.args[0])
-            if isinstance(layer, NORMS):
+            if isinstance(layer, BATCH_NORM):
                 _carry_over(layer, uncut.get_submodule(path), given, reached, kept.get(path))
             elif isinstance(layer, FITTED) and solve:
                 axis = answer.dim() - 1 if isinstance(layer, nn.Linear) else 1

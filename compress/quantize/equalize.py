@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress.graph.fold import tensor_readers
+from compress.graph.layers import LAYERS
 from compress.quantize.batches import Predict, channel_axis_of, over_channels, watch_batches
 from compress.quantize.clamps import clamp_bounds
-from compress.quantize.rules import LAYERS
 
 aten = torch.ops.aten
 

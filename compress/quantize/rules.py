@@ -26,20 +26,11 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from compress.graph.layers import LAYERS
 from compress.quantize.clamps import argument, clamp_bounds
 from compress.quantize.float_reasons import reason_for_layer, reason_for_op
 
 aten = torch.ops.aten
-
-LAYERS = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-    nn.Linear,
-)
 
 
 class Kind(enum.Enum):

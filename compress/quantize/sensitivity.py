@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress.errors import Infeasible
+from compress.graph.layers import LAYERS
 from compress.quantize.batches import Predict, run_batch
 from compress.quantize.fake_quant import ActivationFakeQuant
 from compress.quantize.network import fake_quants, quantized_layers
-from compress.quantize.rules import LAYERS
 from compress.quantize.schemes import precision
 
 _SCALE_BYTES = 4  # a float32 scale per channel or group, a float32 table entry

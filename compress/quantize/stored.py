@@ -18,10 +18,10 @@ import torch.ao.quantization.fx._decomposed
 from torch import Tensor, fx, nn
 
 from compress.errors import ModelError
+from compress.graph.layers import LAYERS
 from compress.quantize.layers import PER_TENSOR, functional_form, integer_weight
 from compress.quantize.palette import table_indices
 from compress.quantize.quant_plan import QuantPlan
-from compress.quantize.rules import LAYERS
 from compress.quantize.schemes import precision
 
 # Importing torch.ao.quantization.fx._decomposed is what registers the ops.

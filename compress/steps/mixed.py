@@ -33,7 +33,7 @@ def choose_schemes(
 
     def judge(kept: tuple[str, ...]) -> room.Choice:
         schemes = dict.fromkeys(kept, mixed.keep)
-        quality = _quality(job, _rounded(folded, settings, batches, schemes), mixed)
+        quality = _quality(job, rounded(folded, settings, batches, schemes), mixed)
         size = room.weight_bytes(folded, settings.scheme, schemes)
         look = room.Choice(kept, quality, size, latencies.of(schemes))
         job.console.say(f"  {len(kept)} layers at {mixed.keep}: quality {quality:.4f}, weights {size:,} bytes")
@@ -51,7 +51,7 @@ def choose_schemes(
     return dict.fromkeys(chosen.kept, mixed.keep), record
 
 
-def _rounded(
+def rounded(
     folded: fx.GraphModule, settings: Quantize, batches: list[Any], schemes: Mapping[str, str]
 ) -> fx.GraphModule:
     """The model as the step would leave it without training, but for learned rounding, which is too slow for each look.

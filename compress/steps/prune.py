@@ -52,8 +52,10 @@ def make_plan(job: Job, model: fx.GraphModule, settings: Prune) -> room.PrunePla
 def make_cut(job: Job, model: fx.GraphModule, edits: Sequence[Edit], refit: bool, batches: int) -> fx.GraphModule:
     """The edited model, the layers behind its cuts refitted if asked, its norms carried over to their new inputs."""
     # What is refitted answers as the uncut model does at the same resolution.
-    model = apply_edits(model, [edit for edit in edits if isinstance(edit, ResolutionEdit)], job.example_inputs)
-    edits = [edit for edit in edits if not isinstance(edit, ResolutionEdit)]
+    sizes = [edit for edit in edits if isinstance(edit, ResolutionEdit)]
+    if sizes:
+        model = apply_edits(model, sizes, job.example_inputs)
+        edits = [edit for edit in edits if edit not in sizes]
     cut, kept = cut_and_kept(model, edits, job.example_inputs)
     if edits:
         drawn = [batch.inputs for batch in job.train_batches(batches)]

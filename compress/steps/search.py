@@ -63,7 +63,12 @@ def run(job: Job, index: int, settings: Search, folder: Path, student: Student) 
     if "resolution" in settings.space:
         sizes = legal_sizes(model, inputs, settings.resolution_multiple, settings.min_resolution)
         if not sizes:
-            raise RecipeError("search.space: this model can work at no other resolution; take width_depth")
+            raise RecipeError(
+                "search.space: this model works at no other resolution (sides from search.min_resolution "
+                f"{settings.min_resolution:g} up, in steps of search.resolution_multiple "
+                f"{settings.resolution_multiple} pixels); change these, or take width_depth "
+                "where the output follows the input's size"
+            )
     space = room.make_space(useful_widths(widths, cost, settings.min_width, job.limits), blocks, sizes, settings.space)
     scores = channel_scores(job, model, settings.importance, batches=8)
     later = [step for step in job.recipe.steps[index:] if step.verb == "prune" and step.settings.ratio == "auto"]

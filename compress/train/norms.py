@@ -1,4 +1,4 @@
-"""Batch statistics after surgery: a narrower layer feeds the next norm other numbers than it was trained on."""
+"""Batch statistics in a short training: running averages lag behind the weights, a fresh look does not."""
 
 from __future__ import annotations
 

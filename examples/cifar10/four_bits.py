@@ -29,7 +29,6 @@ import torch
 from plotly.subplots import make_subplots
 from torch import fx
 
-from compress import quantize as room
 from compress.checkpoint import load_weights, rebuild
 from compress.console import Console
 from compress.files import read_json, write_json, write_text
@@ -37,6 +36,7 @@ from compress.graph.fold import fold_batch_norms
 from compress.job import Job
 from compress.pipeline import run
 from compress.recipe import Recipe, load_recipe, make_recipe
+from compress.steps.mixed import rounded
 
 RECIPE = Path(__file__).with_name("w4a8.yaml")
 
@@ -124,8 +124,7 @@ def random_choices(job: Job, mixed: dict[str, Any], draws: int) -> list[dict[str
     for seed in range(draws):
         kept = sorted(random.Random(seed).sample(layers, len(mixed["chosen"]["kept"])))
         schemes = dict.fromkeys(kept, settings.mixed.keep)
-        plan = room.plan(folded, settings.scheme, batches, settings.ranges, schemes=schemes)
-        quality = job.quality(room.apply(folded, plan), "validation").value
+        quality = job.quality(rounded(folded, settings, batches, schemes), "validation").value
         found.append({"kept": kept, "quality": quality})
         print(f"  random choice {seed}: {quality:.4f} with {', '.join(kept)}", file=sys.stderr, flush=True)
     return found

@@ -46,13 +46,16 @@ def read_explanations() -> list[dict[str, Any]]:
 def unexplained(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """The rows that neither pass nor have an explanation, by name."""
     return [
-        f"{record['model']} {row['format']} {row['scheme']}{where}: {found['verdict']}, {found['reason']}"
+        f"{record['model']} {row['format']} {_scheme(row, arch)}: {found['verdict']}, {found['reason']}"
         for record in records
         for row in record["rows"]
         for arch, found in _verdicts(row)
-        for where in [f" on {arch}" if arch else ""]
         if found["verdict"] not in SOUND and not found.get("explanation")
     ]
+
+
+def _scheme(row: Mapping[str, Any], arch: str) -> str:
+    return f"{row['scheme']} on {arch}" if arch else str(row["scheme"])
 
 
 def _verdicts(row: Any) -> list[tuple[str, Any]]:

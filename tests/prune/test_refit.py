@@ -8,7 +8,7 @@ from torch import nn
 
 from compress.errors import DataError
 from compress.graph.groups import residual_blocks
-from compress.graph.surgery import apply_edits, kept_channels
+from compress.graph.surgery import apply_edits, cut_and_kept
 from compress.graph.trace import trace
 from compress.prune import refit
 from compress.types import BlockEdit, ChannelEdit
@@ -30,11 +30,11 @@ def test_redundant_channels_are_made_up_for_exactly() -> None:
     x, held = torch.randn(512, 3, 6, 6), torch.randn(16, 3, 6, 6)
     uncut = trace(_redundant(), (x[:1],))
     edits = [ChannelEdit(next(p for p, m in uncut.named_modules() if isinstance(m, nn.Conv2d)), 8, (4, 5, 6, 7))]
-    cut = apply_edits(uncut, edits, (x[:1],))
+    cut, kept = cut_and_kept(uncut, edits, (x[:1],))
     with torch.no_grad():
         want = uncut(held)
         before = (cut(held) - want).abs().max()
-        done = refit(cut, uncut, kept_channels(uncut, edits, (x[:1],)), (x,), ridge=1e-6)
+        done = refit(cut, uncut, kept, (x,), ridge=1e-6)
         after = (cut(held) - want).abs().max()
     assert len(done) == 2  # the second convolution, and the linear layer behind it; the first reads what it always read
     assert before > 1e-2
@@ -46,8 +46,7 @@ def test_less_is_lost_on_held_data_and_nothing_else_moves() -> None:
     x, held = torch.randn(128, 1, 8, 8), torch.randn(64, 1, 8, 8)
     uncut = trace(randomize_norms(TinyResNet(width=32)), (x[:1],))
     edits = [ChannelEdit("block1.conv1", 32, tuple(range(16))), ChannelEdit("stem", 32, tuple(range(0, 32, 4)))]
-    cut = apply_edits(uncut, edits, (x[:1],))
-    kept = kept_channels(uncut, edits, (x[:1],))
+    cut, kept = cut_and_kept(uncut, edits, (x[:1],))
     assert kept["block1.conv1"] == list(range(16, 32))
     assert kept["stem"] == [i for i in range(32) if i % 4]
     stem = cut.get_submodule("stem").weight.clone()
