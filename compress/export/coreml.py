@@ -20,20 +20,19 @@ import numpy as np
 import torch
 from torch.export import ExportedProgram
 
+from compress.export.coreml_forms import is_refused_resize, spell_out
 from compress.export.program import (
-    calls,
     constant_keys,
     float_compute_ops,
     has_ranges,
-    op_name,
     output_names,
     user_inputs,
     without_unused,
 )
+from compress.export.resizes import as_products
 from compress.export.weights import Weight, fold_weights, stored_weights
 
 SUFFIX = ".mlpackage"
-_POOLS = ("aten.max_pool2d", "aten.avg_pool2d", "aten.max_pool2d_with_indices")
 _NAMESPACE = uuid.UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")  # RFC 4122's URL namespace
 
 
@@ -76,11 +75,12 @@ def _convert(program: ExportedProgram, scheme: str) -> Any:
     logging.getLogger("coremltools").setLevel(logging.ERROR)  # the import resets it
     precision = ct.precision.FLOAT32 if scheme == "float32" else ct.precision.FLOAT16
     system = ct.target.iOS18 if _is_new(stored_weights(program)) else ct.target.iOS17
+    program = as_products(program, is_refused_resize)
     folded, weights = fold_weights(program, lambda weight: weight.kind != "integer" or weight.group > 0)
     lean = without_unused(folded).run_decompositions({})
     _describe(lean, weights)
     return ct.convert(
-        _spell_out_pools(lean), convert_to="mlprogram", compute_precision=precision,
+        spell_out(lean), convert_to="mlprogram", compute_precision=precision,
         minimum_deployment_target=system, skip_model_load=True,
         outputs=[ct.TensorType(name=name, dtype=np.float32) for name in output_names(program)],
     )  # fmt: skip
@@ -100,14 +100,6 @@ def _describe(program: ExportedProgram, weights: list[Weight]) -> None:
             program.state_dict[f"{stem}/compression_type"] = torch.tensor([3])
             program.state_dict[f"{stem}/quantization_n_bits"] = torch.tensor(weight.bits)
             program.state_dict[f"{stem}/quantization_scale"] = weight.scales.reshape(len(weight.codes), -1)
-
-
-def _spell_out_pools(program: ExportedProgram) -> ExportedProgram:
-    """The program with every pooling's stride written out: coremltools does not know that it defaults to the kernel."""
-    for node in calls(program):
-        if op_name(node) in _POOLS and (len(node.args) == 2 or not node.args[2]):
-            node.args = (*node.args[:2], node.args[1], *node.args[3:])
-    return program
 
 
 def _tidy(package: Path) -> None:

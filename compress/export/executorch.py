@@ -35,12 +35,12 @@ def write(program: ExportedProgram, scheme: str, path: Path) -> dict[str, Any]:
         UnsupportedOp: an op is in no kernel library of the runtime.
     """
     ready, notes = _prepared(program)
-    lowered, finished = _lower(ready)
+    lowered, finished = _lower(forms.with_plane_norms(ready))
     _check_kernels(finished, program)
     path.write_bytes(bytes(finished.buffer))
     outside = tally(_left_outside(lowered))
     integers = has_ranges(program)
-    planned = float_compute_ops(ready) if integers else ()
+    planned = _float_ops(ready) if integers else ()
     inputs = user_inputs(program)
     return {
         "input_names": tuple(name for name, _ in inputs),
@@ -55,6 +55,7 @@ def write(program: ExportedProgram, scheme: str, path: Path) -> dict[str, Any]:
 
 def _prepared(program: ExportedProgram) -> tuple[ExportedProgram, tuple[str, ...]]:
     """(the program in the form that XNNPACK takes, what there is to say about that)."""
+    program = forms.spelled_out(program)
     if forms.is_half(program):
         wide = any(use.kind != "linear" for use in uses(program))
         stored = ("XNNPACK's exporter writes the weights of convolutions as float32",) if wide else ()
@@ -74,6 +75,14 @@ def _prepared(program: ExportedProgram) -> tuple[ExportedProgram, tuple[str, ...
         named = ", ".join(weight.key.removesuffix(".weight") for weight in halves)
         notes.append(f"float16 weights are stored as float32 beside other kinds, for XNNPACK takes no mixture: {named}")
     return program, tuple(notes)
+
+
+def _float_ops(program: ExportedProgram) -> tuple[str, ...]:
+    """The ops that compute on floats as the program stands, and the norms between integers, which do so in any case."""
+    lines = float_compute_ops(program)
+    norms = [f"{forms.INSTANCE_NORM} at {where_of(node) or node.name} (" for node in forms.plane_norms(program)]
+    unnamed = [norm for norm in norms if not any(line.startswith(norm) for line in lines)]
+    return (*lines, *tally(f"{norm}XNNPACK has no integer kernel)" for norm in unnamed))
 
 
 def _delegate(lowered: ExportedProgram) -> str:

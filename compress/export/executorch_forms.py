@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,11 +16,16 @@ from torch.export import ExportedProgram, export
 from torch.fx import Graph, GraphModule, Node
 
 from compress.export.holds import Use
-from compress.export.program import DEQUANTIZE_GROUP, has_ranges, op_name, sample_inputs
+from compress.export.program import DEQUANTIZE_GROUP, calls, has_ranges, op_name, sample_inputs, without_unused
+from compress.export.resizes import BILINEAR, as_products, has_inexact_scale
 from compress.export.weights import fold_weights, stored_weights
+from compress.graph.site import Site
 
 ops = torch.ops.quantized_decomposed
 aten = torch.ops.aten
+
+INSTANCE_NORM = "aten.instance_norm"
+_LEAST_HALF = torch.finfo(torch.float16).smallest_normal  # 2**-14
 
 
 def is_half(program: ExportedProgram) -> bool:
@@ -66,6 +72,120 @@ def with_rounded_inputs(program: ExportedProgram) -> ExportedProgram:
             for reader in list(node.users):
                 _round_input(module.graph, reader)
     return _exported(module, program)
+
+
+def spelled_out(program: ExportedProgram) -> ExportedProgram:
+    """The program with ops that XNNPACK does not take, or that stop its exporter, in forms that it takes."""
+    program = as_products(program, _is_left_outside)
+    table = _BESIDE_INTEGERS if has_ranges(program) else _BESIDE_FLOATS
+    if not any(op_name(node) in table for node in calls(program)):
+        return program
+    ready = without_unused(program)
+    for node in list(calls(ready)):
+        if op_name(node) in table:
+            table[op_name(node)](Site(node))
+    ready.graph.lint()
+    ready.graph_module.recompile()
+    return ready
+
+
+def _is_left_outside(node: Node) -> bool:
+    """Whether XNNPACK drops the scale of a resize, or its exporter takes the resize apart into dozens of ops."""
+    return op_name(node) != BILINEAR or has_inexact_scale(node)
+
+
+def _plane_maximum(site: Site) -> None:
+    """The maximum over the plane is a max pooling as large as the plane."""
+    source, keeps = site.given["self"], site.given["keepdim"]
+    shape = source.meta["val"].shape
+    if keeps and len(shape) == 4 and {int(axis) % 4 for axis in site.given["dim"]} == {2, 3}:
+        site.becomes(aten.max_pool2d.default, source, list(shape[2:]), list(shape[2:]))
+
+
+def _norm_of_signals(site: Site) -> None:
+    """A batch norm of signals as one of images with one row: beside integers the exporter stops at the former."""
+    source, rest = site.node.args[0], site.node.args[1:]
+    assert isinstance(source, Node)
+    if source.meta["val"].dim() == 3:
+        image = site.before(aten.unsqueeze.default, source, 2)
+        site.becomes(aten.squeeze.dim, site.before(aten.batch_norm.default, image, *rest), 2)
+
+
+def _soft_relu(site: Site) -> None:
+    """Softplus, log(1 + exp(x)), as relu(x) + log(1 + exp(-|x|)): ops that XNNPACK takes.
+
+    Where it hands values out between its own ops, beside integers, its runtime stops. The sum's rounding is far below
+    that of the integers.
+    """
+    if site.given["beta"] == 1 and site.given["threshold"] >= _SOFT_UP_TO:
+        site.becomes(aten.add.Tensor, *_soft_relu_terms(site, site.given["self"]))
+
+
+def _soft_relu_terms(site: Site, x: Node) -> tuple[Node, Node]:
+    decay = site.before(aten.exp.default, site.before(aten.neg.default, site.before(aten.abs.default, x)))
+    return site.before(aten.relu.default, x), site.before(aten.log.default, site.before(aten.add.Tensor, decay, 1.0))
+
+
+def _mish(site: Site) -> None:
+    """X times the tanh of its softplus, which is written as above."""
+    x = site.given["self"]
+    soft = site.before(aten.add.Tensor, *_soft_relu_terms(site, x))
+    site.becomes(aten.mul.Tensor, x, site.before(aten.tanh.default, soft))
+
+
+_SOFT_UP_TO = 20  # torch's default; from there on log(1 + exp(x)) is x in float32
+_Forms = dict[str, Callable[[Site], None]]
+_BESIDE_FLOATS: _Forms = {"aten.amax": _plane_maximum}  # beside integers XNNPACK's runtime does not load it
+_BESIDE_INTEGERS: _Forms = {
+    "aten.batch_norm": _norm_of_signals,
+    "aten.softplus": _soft_relu,
+    "aten.mish": _mish,
+}
+
+
+def with_plane_norms(program: ExportedProgram) -> ExportedProgram:
+    """The program with each instance norm as the plain ops that it is made of, which XNNPACK takes.
+
+    ExecuTorch's own kernel adds the sums of every run to what lay in memory before release 1.2 (its pull request
+    17503), so that a second run, or memory used before, gives wrong numbers. And every release takes the variance as
+    E[x^2] - E[x]^2, which float32 cannot hold for planes far from zero.
+    """
+    if not plane_norms(program):
+        return program
+    ready = without_unused(program)
+    for node in plane_norms(ready):
+        _spell_out_norm(Site(node))
+    ready.graph.lint()
+    ready.graph_module.recompile()
+    return ready
+
+
+def plane_norms(program: ExportedProgram) -> list[Node]:
+    """The instance norms of a program that take the statistics of their own input."""
+    return [node for node in calls(program) if op_name(node) == INSTANCE_NORM and Site(node).given["use_input_stats"]]
+
+
+def _spell_out_norm(site: Site) -> None:
+    """(x - mean) / sqrt(mean((x - mean)^2) + eps), per plane; a signal is an image with one row."""
+    value, eps = site.node.meta["val"], site.given["eps"]
+    dims = value.dim()
+    x = site.before(aten.unsqueeze.default, site.given["input"], 2) if dims == 3 else site.given["input"]
+    if value.dtype is torch.float16:
+        eps = max(eps, _LEAST_HALF)  # below it XNNPACK gives NaN for a plane of one colour on ARM
+    plane = list(range(2, max(dims, 4)))
+    away = site.before(aten.sub.Tensor, x, site.before(aten.mean.dim, x, plane, True))
+    variance = site.before(aten.mean.dim, site.before(aten.mul.Tensor, away, away), plane, True)
+    scale = site.before(aten.rsqrt.default, site.before(aten.add.Tensor, variance, eps))
+    found = site.before(aten.mul.Tensor, away, scale)
+    for name, target in (("weight", aten.mul.Tensor), ("bias", aten.add.Tensor)):
+        if site.given[name] is not None:
+            found = site.before(
+                target, found, site.before(aten.reshape.default, site.given[name], [-1, *[1] * len(plane)])
+            )
+    if dims == 3:
+        found = site.before(aten.squeeze.dim, found, 2)
+    site.becomes(found.target, *found.args)  # under the norm's own name: the program may give it out
+    site.graph.erase_node(found)
 
 
 def _module(program: ExportedProgram) -> GraphModule:

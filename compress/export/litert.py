@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from compress.export.litert_forms import uncropped
+from compress.export.litert_forms import prepared
 from compress.export.program import float_compute_ops, output_count, sample_inputs, user_inputs
 
 SUFFIX = ".tflite"
@@ -31,7 +31,7 @@ def write(program: ExportedProgram, scheme: str, path: Path) -> dict[str, Any]:
         float_ops = (*float_compute_ops(program), *outcome.float_ops)
         notes, delegate = outcome.notes, outcome.delegate
     else:
-        ready = uncropped(program)
+        ready = prepared(program)
         model = tflite.read(convert(ready.module(check_guards=False), sample_inputs(ready)))
         tflite.shorten_names(model)
         content = tflite.to_bytes(model)

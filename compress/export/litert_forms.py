@@ -14,12 +14,62 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Graph, Node
 
-from compress.export.program import CLAMPS, op_name, without_unused
+from compress.export.program import CLAMPS, calls, op_name, user_inputs, without_unused
+from compress.export.resizes import ANTIALIASED, BILINEAR, as_products, has_inexact_scale
+from compress.graph.site import Site
 
 aten = torch.ops.aten
 
+_CONVOLUTIONS = ("aten.conv1d", "aten.conv2d")
 _DIMS = {"aten.conv_transpose1d": 1, "aten.conv_transpose2d": 2}
 _DEFAULTS = (None, None, None, 1, 0, 0, 1, 1)  # input, weight, bias, stride, padding, output_padding, groups, dilation
+
+
+def prepared(program: ExportedProgram) -> ExportedProgram:
+    """A copy of the program in the forms that the converter takes, and takes rightly; it computes the same."""
+    ready = uncropped(as_products(program, _is_refused_resize))
+    inputs = {name for name, _ in user_inputs(ready)}
+    for node in list(calls(ready)):
+        if node.target is aten.upsample_nearest2d.vec and _is_fractional(node):
+            _pick_pixels(Site(node))
+        elif op_name(node) in _CONVOLUTIONS and _is_computed(node.args[1], inputs):
+            _flatten_between(Site(node), 1)
+    ready.graph.lint()
+    ready.graph_module.recompile()
+    return ready
+
+
+def _is_refused_resize(node: Node) -> bool:
+    """Whether the converter knows no such resize, or drops its scale."""
+    return op_name(node) in ANTIALIASED or (op_name(node) == BILINEAR and has_inexact_scale(node))
+
+
+def _is_fractional(node: Node) -> bool:
+    """Whether a resize is by no whole number: what TFLite's own op does then is not what torch does."""
+    (source,), sizes = node.all_input_nodes, node.meta["val"].shape[2:]
+    return any(new % old for old, new in zip(source.meta["val"].shape[2:], sizes, strict=True))
+
+
+def _pick_pixels(site: Site) -> None:
+    """Resize by the overload that the converter writes as a choice of rows and columns, not as TFLite's op."""
+    scales = site.given["scale_factors"] or (None, None)
+    site.becomes(aten.upsample_nearest2d.default, site.given["input"], list(site.node.meta["val"].shape[2:]), *scales)
+
+
+def _is_computed(weight: object, inputs: set[str]) -> bool:
+    """Whether a weight is made of the model's input, as style generators make theirs."""
+    if not isinstance(weight, Node) or weight.op != "call_function":
+        return isinstance(weight, Node) and weight.name in inputs
+    return any(_is_computed(source, inputs) for source in weight.all_input_nodes)
+
+
+def _flatten_between(site: Site, place: int) -> None:
+    """Flatten an argument and restore it: the converter would take a weight with four axes for an image."""
+    source = site.node.args[place]
+    assert isinstance(source, Node)
+    flat = site.before(aten.reshape.default, source, [-1])
+    shaped = site.before(aten.reshape.default, flat, list(source.meta["val"].shape))
+    site.node.update_arg(place, shaped)
 
 
 def uncropped(program: ExportedProgram) -> ExportedProgram:
@@ -32,9 +82,18 @@ def uncropped(program: ExportedProgram) -> ExportedProgram:
     for node in list(ready.graph.nodes):
         if op_name(node) in _DIMS and not _is_taken(node):
             _crop_behind(ready.graph, node)
+    _name_outputs(ready)
     ready.graph.lint()
     ready.graph_module.recompile()
     return ready
+
+
+def _name_outputs(program: ExportedProgram) -> None:
+    """Note in the program's signature which nodes give its outputs now, in place."""
+    (output,) = (node for node in program.graph.nodes if node.op == "output")
+    for spec, node in zip(program.graph_signature.output_specs, output.args[0], strict=True):
+        if isinstance(node, Node):
+            spec.arg.name = node.name
 
 
 def _is_taken(node: Node) -> bool:

@@ -26,7 +26,7 @@ from torch.export import ExportedProgram
 from compress.export import tflite
 from compress.export.litert import convert
 from compress.export.litert_exact import WEIGHTED, match_weights, set_exactly
-from compress.export.litert_forms import uncropped
+from compress.export.litert_forms import prepared
 from compress.export.match import Match, match
 from compress.export.program import has_ranges, tally, user_inputs
 from compress.export.qdq import Range, Recorder, Stripped, strip
@@ -67,7 +67,7 @@ def quantized(program: ExportedProgram) -> tuple[bytes, Outcome]:
     Raises:
         Exception: whatever the converter or the quantizer raises; `compress.export.export` makes it one line.
     """
-    program = uncropped(program)
+    program = prepared(program)
     stripped = strip(program)
     samples = _samples(program, stripped)
     model = tflite.read(convert(stripped.module, samples))
@@ -151,16 +151,26 @@ def _split(model: Any, found: Match, codes: dict[str, Weight], certain: bool) ->
         place = names[0].split("#")[0] or names[0]
         job = Job(";".join(names), f"{tflite.op_of(model, operator)} at {place}", names, 0, weight)
         is_float = held and certain and (weight is None or weight.kind != "integer")
-        if not blank and around and not is_float:
+        turned = _has_constant_on_the_left(model, operator)
+        if not blank and around and not is_float and not turned:
             jobs.append(Job(job.scope, job.title, names, found.ranges[around[-1]].bits, weight))
             continue
         if weight is not None:
             jobs.append(job)
         form = weight.form if weight is not None else "float32"
         reason = _blank_reason(tensors, found, blank[0]) if blank else f"its weight is {form}"
+        if turned and not blank:
+            reason = "LiteRT's quantizer takes a constant matrix on the right alone"
         if around:
             lines.append(f"{job.title} ({reason})")
     return jobs, lines
+
+
+def _has_constant_on_the_left(model: Any, operator: Any) -> bool:
+    """Whether an operator multiplies a constant matrix with a value: quantized, it computes something else."""
+    left = model.subgraphs[0].tensors[int(operator.inputs[0])] if len(operator.inputs) else None
+    is_product = tflite.op_of(model, operator) == "BATCH_MATMUL"
+    return is_product and tflite.constant_of(model, left) is not None
 
 
 def _weight(model: Any, operator: Any, codes: dict[str, Weight]) -> tuple[bool, Weight | None]:

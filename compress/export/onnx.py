@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch.export import ExportedProgram
 
 from compress.export import onnx_weights
-from compress.export.onnx_forms import rounded_before_clamps
+from compress.export.onnx_forms import rounded_before_clamps, with_averages_as_products
 from compress.export.program import (
     QUANTIZE,
     calls,
@@ -44,7 +44,8 @@ _MOVES = ("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity",
 
 def write(program: ExportedProgram, scheme: str, path: Path) -> dict[str, Any]:
     """Writes the file and returns the Artifact fields that ONNX knows."""
-    folded, weights = fold_weights(rounded_before_clamps(program), lambda weight: weight.form != "int8")
+    ready = rounded_before_clamps(with_averages_as_products(program))
+    folded, weights = fold_weights(ready, lambda weight: weight.form != "int8")
     model, places = _convert(folded, _opset(program, weights))
     integers = has_ranges(program)
     if integers:

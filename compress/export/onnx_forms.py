@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch.export import ExportedProgram
 from torch.fx import Graph, Node
 
-from compress.export.program import CLAMPS, DEQUANTIZE, QUANTIZE, WEIGHTED, calls, op_name, without_unused
+from compress.export.program import CLAMPS, DEQUANTIZE, QUANTIZE, WEIGHTED, calls, has_ranges, op_name, without_unused
+from compress.export.resizes import as_products, averages_less_at_the_end
 
 
 def rounded_before_clamps(program: ExportedProgram) -> ExportedProgram:
@@ -27,6 +28,14 @@ def rounded_before_clamps(program: ExportedProgram) -> ExportedProgram:
     ready.graph.lint()
     ready.graph_module.recompile()
     return ready
+
+
+def with_averages_as_products(program: ExportedProgram) -> ExportedProgram:
+    """The program with average poolings whose size is rounded up as products, where it computes in integers.
+
+    onnxruntime's integer kernel counts whole windows at the edge as well.
+    """
+    return as_products(program, averages_less_at_the_end) if has_ranges(program) else program
 
 
 def _grid_behind(node: Node) -> tuple[Node, Node] | None:

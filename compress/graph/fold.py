@@ -59,6 +59,32 @@ def fold_batch_norms(graph_module: fx.GraphModule) -> fx.GraphModule:
     return folded
 
 
+def fold_behind_grouped_transposed(graph_module: fx.GraphModule) -> fx.GraphModule:
+    """The module with its batch norms behind transposed convolutions with groups folded; itself where it has none.
+
+    Core ML's and ExecuTorch's converters fold batch norms too, and mix up the channels of just these: one writes a
+    file that computes something else, the other stops.
+    """
+    calls = _calls(graph_module)
+    norms = [node for node in graph_module.graph.nodes if isinstance(_layer(graph_module, node), BATCH_NORMS)]
+    names = {node.name for node in norms if _is_grouped_transposed(_layer(graph_module, node.args[0]))}
+    names -= {node.name for node in norms if _obstacle(graph_module, node, calls)}
+    if not names:
+        return graph_module
+    folded = copy.deepcopy(graph_module)
+    for node in list(folded.graph.nodes):
+        if node.name in names:
+            _fold(folded, node)
+    folded.graph.lint()
+    folded.delete_all_unused_submodules()
+    folded.recompile()
+    return folded
+
+
+def _is_grouped_transposed(layer: Any) -> bool:
+    return isinstance(layer, _TRANSPOSED) and layer.groups > 1
+
+
 def kept_batch_norms(graph_module: fx.GraphModule) -> dict[str, str]:
     """Node name -> why it cannot be folded, for every batch norm that is still in the graph."""
     calls = _calls(graph_module)

@@ -18,7 +18,9 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from compress.errors import ModelError
 from compress.graph.computed import fold_computed_weights
+from compress.graph.fold import fold_behind_grouped_transposed
 from compress.graph.layers import WEIGHTED, restore_layers
+from compress.graph.plain_forms import use_plain_forms
 
 log = logging.getLogger(__name__)
 aten = torch.ops.aten
@@ -43,6 +45,7 @@ def trace(model: nn.Module, example_inputs: Sequence[Tensor]) -> fx.GraphModule:
     exported = program.module(check_guards=False)
     graph_module = fx.GraphModule(exported, exported.graph)
     functionalize(graph_module.graph)
+    use_plain_forms(graph_module.graph)
     fold_computed_weights(graph_module, WEIGHTED)
     restore_layers(graph_module)
     graph_module.eval()
@@ -65,7 +68,7 @@ def export_program(model: nn.Module, example_inputs: Sequence[Tensor]) -> torch.
         try:
             program = torch.export.export(model, tuple(example_inputs))
         except Exception as error:
-            raise _untraceable(error) from error
+            raise untraceable(error) from error
         size = example_inputs[0].shape[0]
         reason = str(free_batch_error).strip().splitlines()[0]
         log.warning("the model fixes its batch size at %d: %s", size, reason)
@@ -75,13 +78,15 @@ def export_program(model: nn.Module, example_inputs: Sequence[Tensor]) -> torch.
 def export_static(graph_module: nn.Module, example_inputs: Sequence[Tensor]) -> torch.export.ExportedProgram:
     """The traced model as an exported program at the batch size of `example_inputs` (1, for artifacts)."""
     graph_module.eval()
+    if isinstance(graph_module, fx.GraphModule):
+        graph_module = fold_behind_grouped_transposed(graph_module)
     try:
         return torch.export.export(graph_module, tuple(x.contiguous() for x in example_inputs))
     except Exception as error:
-        raise _untraceable(error) from error
+        raise untraceable(error) from error
 
 
-def _untraceable(error: BaseException) -> ModelError:
+def untraceable(error: BaseException) -> ModelError:
     """A ModelError that points at the deepest line of code that is neither torch's nor this package's."""
     while isinstance(error.__cause__, Exception) and not isinstance(error, GuardOnDataDependentSymNode):
         error = error.__cause__

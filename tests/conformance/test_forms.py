@@ -48,7 +48,7 @@ FUNCTIONS: list[tuple[Callable[..., Tensor], str]] = [
     (lambda x: F.interpolate(x, size=(13, 17), mode="nearest"), "upsample_nearest2d by a fraction"),
     (lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"), "pad reflect"),
     (lambda x: F.pad(x, (1, 1, 1, 1), value=1.0), "pad constant with a number"),
-    (lambda x: F.pad(x, (-1, 0)), "pad constant cropping"),
+    (lambda x: F.pad(x, (-1, 0)), "slice"),
     (lambda x: F.avg_pool2d(x, 3, 2, 1), "avg_pool2d padded"),
     (lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False), "avg_pool2d padded count_include_pad=no"),
     (lambda x: F.max_pool2d(x, 2, ceil_mode=True), "max_pool2d ceil_mode"),

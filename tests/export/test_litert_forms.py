@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from compress.export import export
-from compress.export.litert_forms import uncropped
+from compress.export.litert_forms import prepared, uncropped
 from compress.export.program import calls, op_name
 from compress.graph.trace import export_static, trace
 from compress.runtimes import load
@@ -79,3 +80,54 @@ def test_a_doubling_layer_computes_the_same_in_litert(scheme: str, tmp_path: Pat
     assert found.passed, found.reason
     session = load(tmp_path / artifact.path, "litert")
     assert session.run(*held[0])[0].shape == (1, 3, 12, 14)
+
+
+def test_a_cut_output_is_named_in_the_signature() -> None:
+    given, x = program(3, 2, 1, 1, 1)
+    ready = uncropped(given)
+    (output,) = (node for node in ready.graph.nodes if node.op == "output")
+    assert [spec.arg.name for spec in ready.graph_signature.output_specs] == [node.name for node in output.args[0]]
+    assert torch.equal(ready.run_decompositions({}).module()(x), given.module()(x)), "a pass that checks the names"
+
+
+class Modulated(nn.Module):
+    """A convolution whose weight follows from the input, and one whose weight does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.out = nn.Parameter(torch.randn(4, 3, 3, 3)), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = x.mean((2, 3)).reshape(1, 3, 1, 1)
+        return self.out(F.conv2d(x, self.weight * scale, padding=1))
+
+
+def test_a_computed_weight_is_flattened_and_restored() -> None:
+    x = torch.randn(1, 3, 6, 7)
+    given = export_static(trace(Modulated().eval(), (x,)), (x,))
+    ready = prepared(given)
+    assert torch.equal(ready.module()(x), given.module()(x))
+    count = [sum(op_name(node) == "aten.reshape" for node in calls(one)) for one in (given, ready)]
+    assert count == [1, 3], "two for the computed weight, none for the stored one"
+
+
+@pytest.mark.parametrize(("how", "changes"), [({"size": (9, 10)}, True), ({"scale_factor": 1.5}, True),
+                                              ({"scale_factor": 2.0}, False)])  # fmt: skip
+def test_nearest_by_a_fraction_leaves_the_overload_that_becomes_tflites_op(how: dict, changes: bool) -> None:
+    x = torch.randn(1, 3, 6, 7)
+    given = export_static(trace(Resize(**how), (x,)), (x,))
+    ready = prepared(given)
+    assert torch.equal(ready.module()(x), given.module()(x))
+    targets = [node.target for node in calls(ready)]
+    assert (torch.ops.aten.upsample_nearest2d.default in targets) == changes
+
+
+class Resize(nn.Module):
+    """F.interpolate."""
+
+    def __init__(self, **how: object) -> None:
+        super().__init__()
+        self.how = how
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.interpolate(x, **self.how)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compress.graph.fold import fold_batch_norms, kept_batch_norms
+from compress.graph.fold import fold_batch_norms, fold_behind_grouped_transposed, kept_batch_norms
 from compress.graph.trace import trace
 
 
@@ -121,3 +121,17 @@ def test_what_cannot_be_folded_stays_and_is_named(
     assert "norm stays as it is" in caplog.text and reason in caplog.text
     (kept,) = kept_batch_norms(folded).values()
     assert reason in kept
+
+
+@pytest.mark.parametrize(("groups", "folds"), [(1, False), (2, True)])
+def test_norms_behind_grouped_transposed_convolutions_alone_are_folded_for_export(groups: int, folds: bool) -> None:
+    up = nn.ConvTranspose2d(4, 6, 3, 2, groups=groups, bias=False)
+    net = nn.Sequential(up, lively(nn.BatchNorm2d(6)), nn.ReLU(), lively(nn.BatchNorm2d(6))).eval()
+    x = torch.randn(1, 4, 5, 5)
+    traced = trace(net, (x,))
+    before = {name: value.clone() for name, value in traced.state_dict().items()}
+    folded = fold_behind_grouped_transposed(traced)
+    assert (folded is not traced) == folds
+    assert torch.allclose(folded(x), net(x), atol=1e-5)
+    assert len(kept_batch_norms(folded)) == (1 if folds else 2)
+    assert all(torch.equal(before[name], value) for name, value in traced.state_dict().items()), "the model changed"

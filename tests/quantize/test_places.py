@@ -106,7 +106,7 @@ def test_sigmoid_softmax_and_tanh_have_fixed_ranges(build, function, name, fixed
         (lambda y: F.instance_norm(y), "instance norm has no int8 kernel"),
         (lambda y: torch.exp(y), "no rule for aten.exp"),
         (lambda y: y + 1.0, "plain number"),
-        (lambda y: torch.add(y, y, alpha=2), "alpha"),
+        (lambda y: torch.add(y, y, alpha=2), "plain number"),
         (lambda y: y.clamp(1, 2) + y, "leave out zero"),
         (lambda y: F.pad(y, (1, 1, 1, 1), value=1.0), "another value than zero"),
         (lambda y: torch.cat([torch.sigmoid(y), y], 1)[:, :4], "fixed range"),

@@ -15,12 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from compress import doctor
 from compress.cli import main
 from compress.errors import CheckFailed, RunFolderError, ToolError
 from compress.export import available as can_export
 from compress.export import export
+from compress.graph.trace import export_static, trace
 from compress.runtimes.arm64 import root as place
 from compress.runtimes.arm64 import setup
 from compress.runtimes.arm64.emulate import command, environment, run_artifact, start_runtime
@@ -489,3 +491,17 @@ def test_arm_kernels_compute_what_the_model_does(format: str, scheme: str, tmp_p
     assert found.host is not None
     if scheme == "float32":
         assert found.host.max_relative_error < 1e-5
+
+
+@pytest.mark.skipif(problem() is not None, reason=str(problem()))
+def test_an_instance_norm_is_right_there_run_after_run(tmp_path: Path) -> None:
+    """The old runtime that is there has a kernel that adds to what the run before left: none of its own is used."""
+    if reason := can_export("executorch"):
+        pytest.skip(reason)
+    norm = torch.nn.InstanceNorm2d(3, affine=True).eval()
+    given = [(x + 2,) for (x,) in samples(3)]
+    x = torch.from_numpy(given[0][0])
+    program = export_static(trace(norm, (x,)), (x,))
+    artifact = export(program, "executorch", "float32", tmp_path, "net")
+    found = verify_emulated(find_root(), artifact, tmp_path, reference(program), given)
+    assert found.found.passed and found.found.samples == 3, found.found.reason
