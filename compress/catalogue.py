@@ -40,8 +40,11 @@ def stands_behind(profile_name: str) -> str:
     if not profile_name:
         return "nothing measured: no prediction"
     profile = read_profile(data_folder("profiles") / profile_name)
-    fits = (f"{s} {c.n} models, error {c.held_out.mape:.0%}" for s, c in profile.schemes.items())
-    return f"{profile.runtime}: {'; '.join(fits)} ({profile.source})"
+    fits = []
+    for runtime, schemes in profile.runtimes.items():
+        known = (f"{scheme} {costs.n} models, error {costs.held_out.mape:.0%}" for scheme, costs in schemes.items())
+        fits.append(f"{runtime}: {'; '.join(known)}")
+    return f"{' | '.join(fits)} ({profile.source})"
 
 
 def format_rows() -> list[dict[str, str]]:

@@ -22,7 +22,7 @@ from compress.files import hash_of, sha256_of
 from compress.graph.cost import cost_of
 from compress.graph.trace import trace
 from compress.profile.budget import CostModel, Limits
-from compress.profile.roofline import load_latency_model
+from compress.profile.latency import load_latency_model
 from compress.recipe import FORMATS, Recipe
 from compress.targets import Target, load_target
 from compress.tasks import Batch, Task

@@ -23,21 +23,20 @@ _SUFFIXES = (".yaml", ".yml")
 class Calibration(BaseModel):
     """Which published rows a unit's profile was fitted to: read by the fit, never at run time.
 
-    `rows` are, per scheme, the values that columns of `table` must have; `graphs` is the source of the op table.
-    `bytes_per_value` is what one activation or weight occupies while it runs (2 on a GPU that computes in fp16);
-    `linked_kinds` are the kinds of op that the runtime runs inside the kernel before them.
+    `rows` are, per runtime and scheme, the values that columns of `table` must have; `graphs` is the source of the op
+    table. `layout` says, per scheme, how tensors lie in the unit (the fields of `compress.profile.features.Layout`);
+    "all" stands for every scheme, and what a scheme gives on top counts. `versions` says what each runtime is.
     """
 
     model_config = _FROZEN
 
     table: str
     graphs: str
-    runtime: str
     setting: str
     source: str
-    rows: dict[Scheme, dict[str, str]]
-    bytes_per_value: dict[Scheme, int]
-    linked_kinds: tuple[str, ...] = ()
+    versions: dict[str, str]
+    rows: dict[str, dict[Scheme, dict[str, str]]] = Field(min_length=1)
+    layout: dict[Scheme | Literal["all"], dict[str, Any]]
 
 
 class Unit(BaseModel):
@@ -99,7 +98,10 @@ class Unit(BaseModel):
 
 
 class Target(BaseModel):
-    """A device we ship to. `sources` says where each fact is from: its key ("soc", "cpu.runtimes") -> one line."""
+    """A device we ship to. `sources` says where each fact is from: its key ("soc", "cpu.runtimes") -> one line.
+
+    `folder` is where a target file of the user's own lies, None for a shipped one.
+    """
 
     model_config = _FROZEN
 
@@ -108,6 +110,7 @@ class Target(BaseModel):
     soc: str
     sources: dict[str, str]
     units: dict[str, Unit] = Field(min_length=1)
+    folder: Path | None = Field(default=None, exclude=True)
 
     def unit(self, name: str) -> Unit:
         """The compute unit called `name`; raises UnknownName."""
@@ -130,7 +133,8 @@ def load_target(name_or_path: str | Path) -> Target:
     """
     text = str(name_or_path)
     if text.endswith(_SUFFIXES) or "/" in text or "\\" in text:
-        return _read(Path(text).expanduser())
+        path = Path(text).expanduser()
+        return _read(path).model_copy(update={"folder": path.resolve().parent})
     known = list_targets()
     if text not in known:
         raise UnknownName("target", text, known)
@@ -147,6 +151,8 @@ def _read(path: Path) -> Target:
         raise RecipeError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(record, dict):
         raise RecipeError(f"{path}: a target is a YAML mapping with the keys name, soc, sources and units")
+    if "folder" in record:
+        raise RecipeError(f"{path}: key 'folder': Extra inputs are not permitted")
     try:
         return Target.model_validate(record)
     except ValidationError as error:

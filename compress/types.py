@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol, Self
 
 Origin = Literal["measured", "predicted", "vendor", "counted"]
+Bound = Literal["compute", "memory", "overhead", "unknown"]
 Scheme = Literal["float32", "float16", "w8a8", "w8a16", "w4a8", "w4", "palette4", "palette6"]
 
 
@@ -46,7 +47,8 @@ class OpRecord:
     """What one op of a traced model does, at batch size 1: the input of every cost model.
 
     `kind` is one of: conv, depthwise_conv, grouped_conv, conv_transpose, linear, matmul, attention, norm,
-    activation, elementwise, pool, resize, concat, reshape (views, flatten: free), pad, other.
+    activation, softmax, elementwise, pool, reduce (over whole axes), resize, concat, pad, move (transpose, slice:
+    the values stay, their places change), gather, reshape (views, flatten: free), other.
     `where` is the module path in the user's model. `macs` is None where the op is not known.
     `fused_into` names the op whose kernel absorbs this one on a mobile runtime (a norm or an activation after a
     convolution), "" where it runs by itself. `channels` is (in, out) where the op has them.
@@ -65,6 +67,7 @@ class OpRecord:
     stride: tuple[int, ...] = ()
     groups: int = 1
     fused_into: str = ""
+    dilation: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ class OpCost:
     kind: str
     where: str
     latency_ms: float
-    bound: Literal["compute", "memory", "overhead", "unknown"]
+    bound: Bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,7 @@ class LatencyPrediction:
 
 
 class LatencyModel(Protocol):
-    """Anything that predicts a model's latency from its ops: a target's roofline, or a fake one in a test."""
+    """Anything that predicts a model's latency from its ops: a unit's op costs, or a fake in a test."""
 
     name: str
     channel_multiple: int

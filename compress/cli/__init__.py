@@ -8,10 +8,14 @@ from collections.abc import Sequence
 
 from compress.cli.lists import COMMANDS
 from compress.cli.options import app
+from compress.cli.profile import profile_app
 from compress.cli.verbs import VERBS, command_for
 from compress.cli.verify import verify_command
 
 for _verb, _summary in VERBS.items():
+    if _verb == "profile":
+        app.add_typer(profile_app, name=_verb, short_help=_summary)
+        continue
     app.command(_verb, short_help=_summary)(verify_command() if _verb == "verify" else command_for(_verb))
 for _command in COMMANDS:
     app.command(short_help=str(_command.__doc__).splitlines()[0])(_command)

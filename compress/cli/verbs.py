@@ -27,7 +27,7 @@ VERBS = {
     "quantize": "Do a recipe's steps up to quantize: put the student on integers.",
     "export": "Do a recipe's steps up to export: write the artifacts.",
     "verify": "Do a recipe's steps up to verify: run every artifact in its real runtime.",
-    "profile": "Do a recipe's steps up to profile: measure here, predict for the target.",
+    "profile": "Predict what models take on a device, or do a recipe's steps up to profile.",
     "report": "Write report.json and report.html again, doing only what is not done yet.",
 }
 

@@ -25,24 +25,32 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm, nn.Layer
 
 # ATen op -> kind, for ops without MACs of their own.
 _KINDS = {
-    "reshape": "view reshape flatten unsqueeze squeeze permute transpose contiguous clone detach alias expand t "
-    "select unflatten _assert_tensor_metadata _to_copy to dropout slice chunk split split_with_sizes unbind movedim "
-    "swapaxes sym_size lift_fresh_copy",
+    "reshape": "view reshape flatten unsqueeze squeeze contiguous clone detach alias expand unflatten "
+    "_assert_tensor_metadata _to_copy to dropout sym_size lift_fresh_copy",
+    "move": "permute transpose t select slice chunk split split_with_sizes unbind movedim swapaxes pixel_shuffle "
+    "pixel_unshuffle channel_shuffle repeat repeat_interleave roll flip im2col col2im unfold",
     "activation": "relu hardtanh clamp clamp_min clamp_max sigmoid tanh gelu silu hardswish hardsigmoid leaky_relu elu "
-    "softmax log_softmax prelu softplus mish relu6 celu selu glu",
+    "prelu softplus mish relu6 celu selu glu",
+    "softmax": "softmax log_softmax",
     "elementwise": "add sub mul div neg pow sqrt rsqrt exp log abs maximum minimum sin cos where rsub reciprocal "
     "square addcmul lerp sign floor ceil round eq ne gt lt ge le logical_and logical_not bitwise_not masked_fill",
-    "pool": "max_pool1d max_pool2d avg_pool1d avg_pool2d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool2d "
-    "mean sum amax amin max min var std norm linalg_vector_norm",
+    "pool": "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_max_pool2d",
+    "reduce": "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d mean sum amax amin max min var std norm "
+    "linalg_vector_norm argmax argmin cumsum",
     "resize": "upsample_nearest2d upsample_bilinear2d upsample_bicubic2d upsample_nearest1d upsample_linear1d "
-    "pixel_shuffle pixel_unshuffle grid_sampler interpolate _upsample_bilinear2d_aa",
-    "concat": "cat stack concat concatenate repeat repeat_interleave roll flip",
+    "grid_sampler interpolate _upsample_bilinear2d_aa",
+    "concat": "cat stack concat concatenate",
     "pad": "pad constant_pad_nd reflection_pad1d reflection_pad2d replication_pad2d",
     "norm": "batch_norm instance_norm group_norm layer_norm rms_norm normalize",
-    "other": "embedding index gather index_select arange full zeros ones zeros_like ones_like full_like linspace "
-    "scalar_tensor argmax topk cumsum triu tril",
+    "gather": "embedding index gather index_select",
+    "other": "arange full zeros ones zeros_like ones_like full_like linspace scalar_tensor topk triu tril",
 }
 KIND_OF = {op: kind for kind, ops in _KINDS.items() for op in ops.split()}
+# Views of the same memory: they hold no buffer of their own.
+_VIEWS = frozenset(
+    _KINDS["reshape"].split()
+    + "permute transpose t select slice chunk split split_with_sizes unbind movedim swapaxes".split()
+)
 _PRODUCTS = ("matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "scaled_dot_product_attention", "linear")
 
 
@@ -123,6 +131,9 @@ def _record(gm: fx.GraphModule, node: fx.Node, values: dict[fx.Node, Any]) -> Op
     if name.startswith("conv"):
         return _functional_conv(name, node, inputs, output, base)
     known = KIND_OF.get(name)
+    if known == "gather":  # it reads the rows it gives, not the table
+        held = [n for n in node.all_input_nodes if n.op != "get_attr"]
+        base["input_shapes"] = tuple(_shape(values[n]) for n in held if isinstance(values.get(n), Tensor))
     return OpRecord(kind=known or "other", macs=0 if known else None, weight_count=0, **base)
 
 
@@ -147,6 +158,7 @@ def _layer_record(
             "kernel": tuple(layer.kernel_size),
             "stride": tuple(layer.stride),
             "groups": layer.groups,
+            "dilation": max(layer.dilation),
         }
         return OpRecord(kind=_conv_kind(transposed, layer.groups, layer.in_channels), macs=macs, **base)
     if isinstance(layer, nn.Linear):
@@ -231,7 +243,7 @@ def _peak_activation_bytes(gm: fx.GraphModule, values: dict[fx.Node, Any]) -> in
     last_use: dict[fx.Node, fx.Node] = {}
     for node in gm.graph.nodes:
         sources = node.all_input_nodes
-        view = node.op == "call_function" and KIND_OF.get(op_name(node)) == "reshape" and len(sources) > 0
+        view = node.op == "call_function" and op_name(node) in _VIEWS and len(sources) > 0
         root[node] = root[sources[0]] if view else node
         for source in sources:
             last_use[root[source]] = node

@@ -1,4 +1,4 @@
-"""The profile file: the fitted constants of one compute unit, with where they come from. Pydantic, no torch."""
+"""The profile file: what a compute unit takes for each amount an op asks of it, and where that comes from. No torch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from compress.errors import RecipeError
+from compress.profile.features import COSTS, Layout, Overlap
 from compress.types import Scheme
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
@@ -19,7 +20,9 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class HeldOut(BaseModel):
     """How well the fit predicts what it has not seen: model families left out one at a time, never single rows.
 
-    `ratio_p05` and `ratio_p95` are quantiles of measured/predicted over all held-out models.
+    `coverage` is the share of held-out models whose measured latency lies inside the 90 % interval; the interval's
+    width is set on the other families each time, so that this figure is one of unseen families too. None where a
+    fit did not take it down.
     """
 
     model_config = _FROZEN
@@ -30,32 +33,43 @@ class HeldOut(BaseModel):
     mape: NonNegative
     within_10_percent: NonNegative
     spearman: float
-    ratio_p05: Positive
-    ratio_p95: Positive
+    median: NonNegative | None = None
+    within_20_percent: NonNegative | None = None
+    coverage: NonNegative | None = None
 
 
-class SchemeConstants(BaseModel):
-    """The constants of one unit at one scheme.
+class Spread(BaseModel):
+    """How far a measured latency may lie from the predicted one, as the standard deviation of its logarithm.
 
-    An op takes max(c, m) + (1 - `overlap`) min(c, m) + `overhead_ms`[kind], where c is its MACs / `gmacs_per_s`[kind]
-    plus the MACs behind one output times `ns_per_chain_step`, and m its bytes / `gbytes_per_s`[kind]; a whole
-    inference takes `invoke_ms` more. Ops of `linked_kinds` cost nothing: the runtime runs them inside the kernel
-    before. `interval` holds the two factors that turn a prediction into its 90 % interval; they hold inside
-    `macs_range`, the span of the models behind the fit.
+    `noise` is what no model explains; `directions` is how unsure the costs themselves are: the square root of their
+    (log) covariance as a short list of vectors over the names of the costs. A prediction's variance is noise^2 plus
+    the sum of (direction . shares)^2, where `shares` say which cost makes up how much of it; so it is unsure where it
+    rests on costs that few models have shown. The 90 % interval is `low` and `high` of these deviations around it.
     """
 
     model_config = _FROZEN
 
-    gmacs_per_s: dict[str, Positive]
-    gbytes_per_s: dict[str, Positive]
-    overhead_ms: dict[str, NonNegative]
-    invoke_ms: NonNegative
-    ns_per_chain_step: NonNegative = 0.0
-    linked_kinds: tuple[str, ...] = ()
-    overlap: Annotated[float, Field(ge=0, le=1)] = 1.0
-    activation_bytes: Positive
-    weight_bytes: Positive
-    interval: tuple[Positive, Positive]
+    noise: Positive
+    low: Positive
+    high: Positive
+    directions: tuple[dict[str, float], ...] = ()
+
+
+class Costs(BaseModel):
+    """The costs of one unit, runtime and scheme: nanoseconds for each amount of `features.amounts`.
+
+    A model takes the sum over its ops of amount times `ns_per[name]`, but for what the engines of `overlap` do side by
+    side. `seen` counts the models behind each cost; one that no model showed rests on its prior alone, and the ops
+    that need it are reported as uncovered. `macs_range` is the span of the models behind the fit.
+    """
+
+    model_config = _FROZEN
+
+    layout: Layout
+    ns_per: dict[str, NonNegative]
+    overlap: Overlap | None = None
+    seen: dict[str, int]
+    spread: Spread
     macs_range: tuple[NonNegative, NonNegative]
     n: int = Field(ge=1)
     fitted_mape: NonNegative
@@ -64,36 +78,52 @@ class SchemeConstants(BaseModel):
     notes: tuple[str, ...] = ()
 
     @model_validator(mode="after")
-    def _check(self) -> SchemeConstants:
-        """The constants themselves; raises ValueError where a table lacks its default or the interval its width."""
-        for table in ("gbytes_per_s", "overhead_ms"):
-            if "default" not in getattr(self, table):
-                raise ValueError(f"{table} needs the key 'default'")
-        low, high = self.interval
-        if not low < 1 < high:
-            raise ValueError("interval must be two factors around 1")
+    def _check(self) -> Costs:
+        """The costs themselves; raises ValueError where one is missing or unknown, or a block or power is below 1."""
+        missing = [name for name in COSTS if name not in self.ns_per]
+        if missing:
+            raise ValueError(f"ns_per needs the keys {', '.join(missing)}")
+        borne = [name for costs in self.overlap.engines.values() for name in costs] if self.overlap else []
+        strange = sorted({*self.ns_per, *borne} - set(COSTS))
+        if strange:
+            raise ValueError(f"there is no cost {', '.join(strange)}")
+        if len(set(borne)) < len(borne) or (self.overlap and self.overlap.power < 1):
+            raise ValueError("overlap needs a power of at least 1 and engines that share no cost")
+        if min(self.layout.channels, self.layout.rows, self.layout.columns) < 1:
+            raise ValueError("layout needs blocks of at least 1")
         return self
 
 
 class Profile(BaseModel):
-    """One file of `profiles/`: what a compute unit costs, per scheme, and how that was found out.
+    """One file of `profiles/`: what a compute unit costs, per runtime and scheme, and how that was found out.
 
-    `channel_block` is how many channels the unit's kernels compute at once, as the fit assumed it.
+    The first of `runtimes` is the one that is meant where none is named; `versions` says what each of them is.
     """
 
     model_config = _FROZEN
 
-    schema_version: int = 1
+    schema_version: int = 2
     target: str
     unit: str
-    runtime: str
     setting: str
-    channel_block: dict[Scheme, int]
-    schemes: dict[Scheme, SchemeConstants] = Field(min_length=1)
+    versions: dict[str, str]
+    runtimes: dict[str, dict[Scheme, Costs]] = Field(min_length=1)
     source: str
     fit_command: str
     date: str
     notes: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Profile:
+        """The profile itself; raises ValueError where a runtime has no scheme."""
+        empty = [name for name, schemes in self.runtimes.items() if not schemes]
+        if empty:
+            raise ValueError(f"runtime {empty[0]} has no scheme")
+        return self
+
+    def schemes(self, runtime: str = "") -> dict[Scheme, Costs]:
+        """The costs of one runtime, of the first one where none is named."""
+        return self.runtimes[runtime or next(iter(self.runtimes))]
 
 
 def read_profile(path: Path) -> Profile:
@@ -113,16 +143,16 @@ def read_profile(path: Path) -> Profile:
 
 def write_profile(profile: Profile, path: Path) -> None:
     """Writes the profile as JSON with numbers of six significant digits, through a temporary file."""
-    text = json.dumps(_rounded(profile.model_dump(mode="json")), indent=1) + "\n"
+    text = json.dumps(rounded(profile.model_dump(mode="json")), indent=1) + "\n"
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """The same JSON data with every float cut to six significant digits."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, dict):
-        return {key: _rounded(entry) for key, entry in value.items()}
-    return [_rounded(entry) for entry in value] if isinstance(value, list) else value
+        return {key: rounded(entry) for key, entry in value.items() if entry is not None}
+    return [rounded(entry) for entry in value] if isinstance(value, list) else value

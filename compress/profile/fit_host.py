@@ -9,23 +9,24 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from datetime import date
+from math import log
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.profile.constants import Profile, SchemeConstants, write_profile
-from compress.profile.fit import fit_scheme, report_line
+from compress.profile.constants import Costs, Profile, write_profile
+from compress.profile.features import Layout
+from compress.profile.fit import Rows, fit_costs, report_line
 from compress.profile.host_graphs import Layer, Net, to_onnx
 from compress.profile.measure import cpu_name, measure_alternately
-from compress.profile.regression import Unknowns
 from compress.resources import data_folder
 from compress.targets import load_target
 from compress.types import Scheme
 
 _WIDTHS = (8, 13, 16, 24, 27, 32, 48, 53, 64, 96, 128)
 # Nothing of one machine holds on another: the interval is never narrower than a factor of about two.
-_NARROWEST = (0.5, 2.0)
+_NARROWEST = log(2.0)
 # Channels that onnxruntime's blocked kernels compute at once: AVX2 and Neon, AVX-512.
 _BLOCKS = (8, 16)
 
@@ -113,24 +114,27 @@ def benchmark(nets: tuple[Net, ...], scheme: Scheme, rounds: int) -> dict[str, f
     return {name: float(measured.latency.value or 0.0) for name, measured in taken.items()}
 
 
-def _fit(nets: tuple[Net, ...], measured_ms: dict[str, float], scheme: Scheme) -> tuple[int, SchemeConstants]:
-    """The channel block that explains the measurements best, and the constants with it.
+def _fit(nets: tuple[Net, ...], measured_ms: dict[str, float], scheme: Scheme) -> Costs:
+    """The costs that explain the measurements best, with the channel block that does so.
 
     The interval is made wide enough for other machines; the note says what odd widths cost on this one.
     """
     ops = {net.name: net.trace() for net in nets}
     families = {net.name: net.family for net in nets}
-    size = 1 if scheme == "w8a8" else 4
-    fits: dict[int, SchemeConstants] = {}
+    value_bytes = 1.0 if scheme == "w8a8" else 4.0
+    fits = []
     for block in _BLOCKS:
-        unknowns = Unknowns(block, size, overhead_ms=0.002, invoke_ms=0.01)
-        fits[block] = fit_scheme(ops, measured_ms, families, unknowns, "benchmark of compress.profile.fit_host")
-    block = min(fits, key=lambda each: fits[each].fitted_mape)
-    low, high = fits[block].interval
+        layout = Layout(channels=block, value_bytes=value_bytes)
+        rows = Rows.of(ops, measured_ms, layout, families)
+        fits.append(fit_costs(rows, "cpu", layout, "benchmark of compress.profile.fit_host"))
+    best = min(fits, key=lambda costs: costs.fitted_mape)
     odd = measured_ms["residual 13"] / measured_ms["residual 16"]
     note = f"a residual network of widths 13, 26, 52 took {odd:.2f} times as long as one of widths 16, 32, 64"
-    wide = (min(low, _NARROWEST[0]), max(high, _NARROWEST[1]))
-    return block, fits[block].model_copy(update={"interval": wide, "notes": (note,)})
+    spread = best.spread
+    wide = spread.model_copy(
+        update={"low": max(spread.low, _NARROWEST / spread.noise), "high": max(spread.high, _NARROWEST / spread.noise)}
+    )
+    return best.model_copy(update={"spread": wide, "notes": (note,)})
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -142,18 +146,16 @@ def main(arguments: list[str] | None = None) -> None:
 
     target, nets = load_target("host"), benchmark_nets()
     unit = target.unit("cpu")
-    blocks: dict[Scheme, int] = {}
-    schemes: dict[Scheme, SchemeConstants] = {}
+    schemes: dict[Scheme, Costs] = {}
     for scheme in unit.schemes:
-        blocks[scheme], schemes[scheme] = _fit(nets, benchmark(nets, scheme, chosen.rounds), scheme)
+        schemes[scheme] = _fit(nets, benchmark(nets, scheme, chosen.rounds), scheme)
         print(report_line(f"host cpu {scheme}", schemes[scheme]))
     profile = Profile(
         target="host",
         unit="cpu",
-        runtime=f"onnxruntime {onnxruntime.__version__}",
         setting=f"one thread, {cpu_name()}",
-        channel_block=blocks,
-        schemes=schemes,
+        versions={"onnx": f"onnxruntime {onnxruntime.__version__}"},
+        runtimes={"onnx": schemes},
         source="benchmark by compress.profile.fit_host on one machine",
         fit_command="python -m compress.profile.fit_host",
         date=date.today().isoformat(),

@@ -57,7 +57,7 @@ def _record(name: str, layer: Layer, shapes: Sequence[tuple[int, ...]]) -> OpRec
     """The op record of one layer that follows tensors of `shapes`."""
     taken = shapes[-1]
     inputs = (taken, shapes[-1 - layer.back]) if layer.kind == "add" else (taken,)
-    kind = {"add": "elementwise", "pool": "pool", "linear": "linear"}.get(layer.kind, "conv")
+    kind = {"add": "elementwise", "pool": "reduce", "linear": "linear"}.get(layer.kind, "conv")
     output, macs, weights = taken, 0, 0
     if kind == "conv":
         spatial = tuple((size - 1) // layer.stride + 1 for size in taken[2:])
@@ -66,14 +66,14 @@ def _record(name: str, layer: Layer, shapes: Sequence[tuple[int, ...]]) -> OpRec
         macs = weights * prod(spatial)
         if layer.groups > 1:
             kind = "depthwise_conv" if layer.groups == taken[1] else "grouped_conv"
-    elif kind == "pool":
+    elif kind == "reduce":
         output = (1, taken[1])
     elif kind == "linear":
         output, macs = (1, layer.width), taken[1] * layer.width
         weights = macs
     channels = (taken[1], layer.width) if weights else (0, 0)
-    size = (layer.kernel, layer.kernel) if "conv" in kind else ()
-    return OpRecord(name, layer.kind, kind, "", macs, weights, inputs, output, channels, size, (), layer.groups)
+    size, stride = ((layer.kernel,) * 2, (layer.stride,) * 2) if "conv" in kind else ((), ())
+    return OpRecord(name, layer.kind, kind, "", macs, weights, inputs, output, channels, size, stride, layer.groups)
 
 
 @dataclass(slots=True)

@@ -1,171 +1,115 @@
-"""The regression behind a profile: models as flat arrays over ops, and the constants that explain their latency."""
+"""The regression behind a profile: the costs that explain measured latencies best, and how sure that makes them.
+
+Costs are positive and differ by orders of magnitude, so everything happens in their logarithms: the fit minimises the
+log ratio of predicted to measured latency (soft L1: a model far off pulls linearly) plus the priors, by damped
+Gauss-Newton steps. The same curvature gives the covariance of the costs (Laplace's approximation; MacKay, 1992).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.errors import DataError, ToolMissing
-from compress.profile.roofline import COMPUTE_KINDS, op_work
+from compress.errors import DataError
+from compress.profile.features import COSTS, Layout, Overlap, total
 from compress.types import OpRecord
 
 Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
-# What is known before any row is seen, as (kind, relative, log ratio of their rates, weight). The weights are small:
-# they decide only what the rows leave open, such as a kind of op that two models have. A kernel that sees one channel
-# (depthwise) or few (grouped) at a time reuses little and runs several times slower per MAC.
-_TIES = (
-    ("pointwise_conv", "conv", 0.0, 0.1),
-    ("depthwise_conv", "conv", -1.8, 0.05),
-    ("grouped_conv", "depthwise_conv", -0.3, 0.1),
-    ("linear", "pointwise_conv", -0.3, 0.1),
-    ("matmul", "pointwise_conv", -1.0, 0.1),
-    ("attention", "matmul", 0.0, 0.1),
-)
-# How strongly bandwidth, overhead, invoke time and chain step are pulled to their start, in the same sense.
-_PULLS = (0.1, 0.2, 0.2, 0.05)
-# Beyond this log ratio of predicted to measured a model counts as an outlier and pulls linearly.
-_OUTLIER = 0.15
+_STEPS, _DAMPING = 80, 1e-2
+
+
+def design_of(models: Sequence[Sequence[OpRecord]], layout: Layout) -> Floats:
+    """What each model asks for, one row each, one column for each of `COSTS`; raises DataError without models."""
+    if not models:
+        raise DataError("no model has both a graph and a measurement in these tables")
+    totals = [total(ops, layout) for ops in models]
+    return np.array([[asked.get(cost, 0.0) for cost in COSTS] for asked in totals])
 
 
 @dataclass(frozen=True, slots=True)
-class Unknowns:
-    """What a unit's fit is about: how it works, and what its constants are before any row is seen.
+class Solution:
+    """The logarithms of the costs (ns) and their covariance, in the order of `COSTS`."""
 
-    Kernels work in blocks of `block` channels; `parallel` units have many lanes, so the chain of MACs behind one
-    output costs time; `linked_kinds` of ops run inside the kernel before them; `overlap` is the share of the shorter
-    of arithmetic and memory time that hides behind the longer.
+    log_costs: Floats
+    covariance: Floats
+    overlap: Overlap | None
+
+    def predict(self, design: Floats) -> tuple[Floats, Floats]:
+        """The latency (ms) of each row of `design`, and the share of each cost in it (rows sum to about 1)."""
+        return _predict(self.log_costs, design, self.overlap)
+
+    def deviation(self, shares: Floats, noise: float) -> Floats:
+        """The standard deviation of the logarithm of each latency, from the costs' own and the noise."""
+        return np.asarray(np.sqrt(np.einsum("ij,jk,ik->i", shares, self.covariance, shares) + noise**2))
+
+
+def _predict(log_costs: Floats, design: Floats, overlap: Overlap | None) -> tuple[Floats, Floats]:
+    """Latency (ms) and its derivative by each log cost, over the latency."""
+    parts = design * np.exp(log_costs) * 1e-6
+    if overlap is not None:
+        engines = [[COSTS.index(cost) for cost in costs] for costs in overlap.engines.values()]
+        busy = np.stack([parts[:, columns].sum(axis=1) for columns in engines])
+        both = (busy**overlap.power).sum(axis=0) ** (1 / overlap.power)
+        for columns, time in zip(engines, busy, strict=True):
+            parts[:, columns] *= ((time / np.maximum(both, 1e-12)) ** (overlap.power - 1))[:, None]
+    sums = parts.sum(axis=1)
+    return sums, parts / sums[:, None]
+
+
+def solve(
+    design: Floats,
+    measured_ms: Floats,
+    priors: tuple[Floats, Floats],
+    noise: float,
+    overlap: Overlap | None = None,
+) -> Solution:
+    """The costs that explain `measured_ms` best under the priors.
+
+    Args:
+        design: what each model asks for (models, costs).
+        measured_ms: latency of each model (models,).
+        priors: rows A and numbers b of |A x - b|^2 over the log costs (`priors.as_matrix`).
+        noise: the log error that counts as one standard deviation.
+        overlap: the engines of the unit that work side by side, if it has any.
     """
+    rows, targets = priors
+    target = np.log(measured_ms)
+    place: Floats = np.linalg.lstsq(rows, targets, rcond=None)[0].astype(np.float64)
 
-    block: int
-    bytes_per_value: int
-    linked_kinds: tuple[str, ...] = ()
-    parallel: bool = False
-    overlap: float = 1.0
-    overhead_ms: float = 0.005
-    invoke_ms: float = 0.1
-    ns_per_chain_step: float = 20.0
+    def losses(at: Floats) -> tuple[float, Floats, Floats]:
+        predicted, shares = _predict(at, design, overlap)
+        error = (np.log(predicted) - target) / noise
+        away = rows @ at - targets
+        return float((np.sqrt(1 + error**2) - 1).sum() + 0.5 * (away**2).sum()), error, shares
 
-
-@dataclass(frozen=True, slots=True)
-class Design:
-    """Models as flat arrays over their ops: `model` and `kind` are indices, -1 for a kind without arithmetic.
-
-    `mmacs`, `mbytes` and `msteps` are in millions, `measured` in ms: so a rate in GMACs/s or GB/s divides straight
-    to ms, and ns per step multiply to ms.
-    """
-
-    model: Ints
-    kind: Ints
-    mmacs: Floats
-    mbytes: Floats
-    msteps: Floats
-    measured: Floats
-    kinds: tuple[str, ...]
-
-    @classmethod
-    def of(cls, models: Sequence[Sequence[OpRecord]], measured_ms: Sequence[float], unknowns: Unknowns) -> Design:
-        """The design of `models` (ops each); raises DataError without models."""
-        if not models:
-            raise DataError("no model has both a graph and a measurement in these tables")
-        free = {"reshape", *unknowns.linked_kinds}
-        works = [
-            (index, op_work(op, unknowns.block))
-            for index, ops in enumerate(models)
-            for op in ops
-            if not op.fused_into and op.kind not in free
-        ]
-        kinds = tuple(sorted({work.key for _, work in works if work.key in COMPUTE_KINDS}))
-        number = {kind: i for i, kind in enumerate(kinds)}
-        size = unknowns.bytes_per_value
-        return cls(
-            model=np.array([index for index, _ in works]),
-            kind=np.array([number.get(work.key, -1) for _, work in works]),
-            mmacs=np.array([work.macs for _, work in works]) * 1e-6,
-            mbytes=np.array([work.activations + work.weights for _, work in works]) * size * 1e-6,
-            msteps=np.array([work.chain for _, work in works]) * 1e-6 * unknowns.parallel,
-            measured=np.array(measured_ms, dtype=float),
-            kinds=kinds,
-        )
-
-    def subset(self, chosen: NDArray[np.bool_]) -> Design:
-        """The same design with only the chosen models (a mask over them)."""
-        keep = chosen[self.model]
-        renumber = np.cumsum(chosen) - 1
-        return Design(renumber[self.model[keep]], self.kind[keep], self.mmacs[keep], self.mbytes[keep],
-                      self.msteps[keep], self.measured[chosen], self.kinds)  # fmt: skip
+    loss, error, shares = losses(place)
+    damping = _DAMPING
+    for _ in range(_STEPS):
+        weight = 1 / np.sqrt(1 + error**2)
+        gradient = shares.T @ (weight * error) / noise + rows.T @ (rows @ place - targets)
+        curvature = _curvature(shares, weight, noise, rows)
+        moved = loss
+        while damping < 1e9:
+            step = np.linalg.solve(curvature + damping * np.diag(np.diag(curvature)), -gradient)
+            tried: Floats = place + np.clip(step, -1.0, 1.0).astype(np.float64)
+            moved, tried_error, tried_shares = losses(tried)
+            if moved < loss:
+                place, error, shares = tried, tried_error, tried_shares
+                damping = max(damping / 5, 1e-9)
+                break
+            damping *= 5
+        if loss - moved < 1e-7:
+            break
+        loss = moved
+    weight = 1 / np.sqrt(1 + error**2)
+    covariance: Floats = np.linalg.inv(_curvature(shares, weight, noise, rows)).astype(np.float64)
+    return Solution(place, covariance, overlap)
 
 
-def predict(design: Design, solution: Floats, overlap: float) -> Floats:
-    """Latency (ms) of each model; `solution` holds the logs of the rates, bandwidth, overhead, invoke and step."""
-    count = len(design.kinds)
-    rates, (bandwidth, overhead, invoke, step) = np.exp(solution[:count]), np.exp(solution[count:])
-    compute = np.where(design.kind >= 0, design.mmacs / rates[design.kind] + design.msteps * step, 0.0)
-    memory = design.mbytes / bandwidth
-    time = np.maximum(compute, memory) + (1 - overlap) * np.minimum(compute, memory) + overhead
-    return np.asarray(np.bincount(design.model, time, len(design.measured)) + invoke)
-
-
-def solve(design: Design, unknowns: Unknowns) -> Floats:
-    """The logs of the constants that minimise the log error of each model (soft L1) and of the weak ties."""
-    try:
-        from scipy.optimize import least_squares
-    except ImportError as error:
-        raise ToolMissing("scipy (needed by the fit only)", "fit") from error
-    start = _start(design, unknowns)
-    ties = _tie_matrix(design, start)
-
-    def residuals(solution: Floats) -> Floats:
-        errors = np.log(predict(design, solution, unknowns.overlap) / design.measured)
-        return np.concatenate([errors, ties @ (solution - start)])
-
-    return np.asarray(least_squares(residuals, start, loss="soft_l1", f_scale=_OUTLIER, max_nfev=300).x)
-
-
-def _start(design: Design, unknowns: Unknowns) -> Floats:
-    """Where the search begins: the rate that explains the median model, ratios between kinds as tied."""
-    total = np.bincount(design.model, design.mmacs, len(design.measured))
-    logs = {"conv": float(np.log(np.median(total / design.measured) * 1.3))}
-    for kind, relative, ratio, _ in _TIES:
-        logs[kind] = logs[relative] + ratio
-    rates = [logs.get(kind, logs["conv"]) for kind in design.kinds]
-    others = np.log([unknowns.overhead_ms, unknowns.invoke_ms, unknowns.ns_per_chain_step])
-    return np.array([*rates, logs["conv"] + np.log(0.5), *others])
-
-
-def _tie_matrix(design: Design, start: Floats) -> Floats:
-    """Rows of weights: each tie between two kinds, then the pull of every other constant to its start."""
-    number = {kind: i for i, kind in enumerate(design.kinds)}
-    rows = []
-    for kind, relative, _, weight in _TIES:
-        if kind in number and relative in number:
-            row = np.zeros(len(start))
-            row[number[kind]], row[number[relative]] = weight, -weight
-            rows.append(row)
-    for i, weight in enumerate(_PULLS):
-        row = np.zeros(len(start))
-        row[len(design.kinds) + i] = weight
-        rows.append(row)
-    return np.array(rows)
-
-
-def constants_of(design: Design, solution: Floats, unknowns: Unknowns) -> dict[str, Any]:
-    """The solution as the fields of a profile's constants."""
-    count = len(design.kinds)
-    bandwidth, overhead, invoke, step = (float(value) for value in np.exp(solution[count:]))
-    return {
-        "gmacs_per_s": {kind: float(rate) for kind, rate in zip(design.kinds, np.exp(solution[:count]), strict=True)},
-        "gbytes_per_s": {"default": bandwidth},
-        "overhead_ms": {"default": overhead},
-        "invoke_ms": invoke,
-        "ns_per_chain_step": step if unknowns.parallel else 0.0,
-        "linked_kinds": unknowns.linked_kinds,
-        "overlap": unknowns.overlap,
-        "activation_bytes": unknowns.bytes_per_value,
-        "weight_bytes": unknowns.bytes_per_value,
-    }
+def _curvature(shares: Floats, weight: Floats, noise: float, rows: Floats) -> Floats:
+    """The Gauss-Newton approximation of the loss's second derivative."""
+    return np.asarray((shares * weight[:, None]).T @ shares / noise**2 + rows.T @ rows)

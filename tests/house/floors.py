@@ -8,7 +8,8 @@ from dataclasses import dataclass
 FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("door", ("__init__", "__main__")),
     ("face", ("cli",)),
-    ("desk", ("catalogue", "doctor", "methods", "schema", "starter", "terminal", "worker")),
+    ("clerk", ("adapt",)),
+    ("desk", ("catalogue", "doctor", "estimate", "methods", "schema", "starter", "terminal", "worker")),
     ("pipeline", ("pipeline",)),
     ("assembly", ("assemble",)),
     ("steps", ("steps",)),

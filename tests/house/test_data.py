@@ -29,7 +29,7 @@ def test_every_profile_loads_and_is_used(path: Path) -> None:
     profile = read_profile(path)
     unit = load_target(profile.target).unit(profile.unit)
     assert unit.profile == path.name
-    assert set(profile.schemes) <= set(unit.schemes)
+    assert {scheme for schemes in profile.runtimes.values() for scheme in schemes} <= set(unit.schemes)
     assert profile.source
 
 

@@ -12,7 +12,7 @@ from compress.targets import list_targets, load_target
 from tests.house.source import ROOT, sources
 
 # Words of a device's name that mean something else elsewhere ("apple": the packages of Core ML carry it).
-ORDINARY = {"apple", "bionic", "elite", "fusion", "pixel"}
+ORDINARY = {"apple", "bionic", "boards", "class", "design", "elite", "fusion", "pixel", "reference"}
 MACHINE_PATH = re.compile(r"(?<![\w.:/-])/(?:work|root|home|Users|mnt|opt|tmp)/\w")
 TEXTS = (".py", ".md", ".yaml", ".yml", ".toml", ".txt", ".csv", ".json", ".html", ".css", ".js", ".j2", "")
 

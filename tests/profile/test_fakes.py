@@ -9,7 +9,7 @@ import pytest
 
 from compress.types import LatencyModel
 from tests.fakes import FakeLatencyModel, FakeSession
-from tests.profile.test_roofline import conv, plain
+from tests.profile.stated import conv, plain
 
 
 def test_the_fake_latency_model_costs_what_it_states() -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from compress.graph.cost import cost_of
+from compress.graph.trace import trace
+from compress.profile.features import Layout, total
 from compress.profile.fit_host import OnnxSession, benchmark, benchmark_nets
 from compress.profile.host_graphs import Layer, Net, to_onnx
 from compress.types import Scheme
@@ -17,11 +20,26 @@ NET = Net("t", "t", (3, 8, 8), (
 
 def test_op_records_say_what_the_network_does() -> None:
     ops = NET.trace()
-    kinds = ["conv", "depthwise_conv", "conv", "elementwise", "grouped_conv", "pool", "linear"]
+    kinds = ["conv", "depthwise_conv", "conv", "elementwise", "grouped_conv", "reduce", "linear"]
     assert [op.kind for op in ops] == kinds
     assert [op.macs for op in ops] == [8 * 3 * 9 * 64, 8 * 9 * 64, 8 * 8 * 64, 0, 16 * 4 * 9 * 16, 0, 80]
     assert ops[4].output_shape == (1, 16, 4, 4) and ops[6].channels == (16, 5)
     assert len(ops[3].input_shapes) == 2
+    assert [op.stride for op in ops] == [(1, 1)] * 3 + [()] + [(2, 2)] + [()] * 2
+
+
+def test_a_traced_model_is_described_as_the_benchmark_describes_it() -> None:
+    """What the host's fit has seen is what a model asks for: the same layers, traced, ask for the same amounts."""
+    torch = pytest.importorskip("torch")
+    layers = [torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 5, 2, 2, groups=8),
+              torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, 5)]  # fmt: skip
+    image = (torch.randn(1, 3, 8, 8),)
+    traced = cost_of(trace(torch.nn.Sequential(*layers), image), image).ops
+    net = Net("t", "t", (3, 8, 8), (
+        Layer("conv", 8, 3, 2), Layer("conv", 8, 5, 2, groups=8), Layer("pool"), Layer("linear", 5),
+    ))  # fmt: skip
+    seen, asked = (set(total(ops, Layout())) for ops in (net.trace(), traced))
+    assert asked == seen and {"macs.strided_depthwise", "macs.wide_depthwise", "bytes.reduce"} <= asked
 
 
 @pytest.mark.parametrize("scheme", ["float32", "w8a8"])
@@ -46,7 +64,7 @@ def test_the_benchmark_has_even_and_odd_widths_of_every_kind() -> None:
     nets = benchmark_nets()
     assert len({net.name for net in nets}) == len(nets) > 60
     kinds = {op.kind for net in nets for op in net.trace()}
-    assert {"conv", "depthwise_conv", "grouped_conv", "linear", "elementwise", "pool"} <= kinds
+    assert {"conv", "depthwise_conv", "grouped_conv", "linear", "elementwise", "reduce"} <= kinds
     widths = {op.channels[1] % 8 for net in nets for op in net.trace() if op.kind == "conv"}
     assert 0 in widths and len(widths) > 3
 
