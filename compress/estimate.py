@@ -75,7 +75,7 @@ def estimate(
     """What `model` will take on a compute unit of `target`.
 
     Args:
-        model: a torch module, or the path of an .onnx, .tflite or .pt2 file, or what gives a module
+        model: a torch module, or the path of an .onnx, .tflite, .pte or .pt2 file, or what gives a module
             (`package.module:factory`, `path/to/file.py:factory`, `timm:NAME`).
         target: the name of a shipped target or the path of a target file.
         unit: one of its compute units; by default the only one that has a latency model.
@@ -212,4 +212,10 @@ def _read_program(path: Path) -> tuple[OpRecord, ...]:
     return read_program(program)
 
 
-_READERS = {".onnx": _read_onnx, ".tflite": _read_litert, ".pt2": _read_program}
+def _read_executorch(path: Path) -> tuple[OpRecord, ...]:
+    from compress.profile.read.executorch_file import read_executorch
+
+    return read_executorch(path)
+
+
+_READERS = {".onnx": _read_onnx, ".tflite": _read_litert, ".pte": _read_executorch, ".pt2": _read_program}

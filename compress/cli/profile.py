@@ -48,7 +48,7 @@ def models(
         list[str],
         typer.Argument(
             metavar="MODEL...",
-            help="An .onnx, .tflite or .pt2 file, package.module:factory, file.py:factory or timm:NAME; or one recipe.",
+            help="An .onnx, .tflite, .pte, .pt2 file, package.module:factory, file.py:factory, timm:NAME; or a recipe.",
         ),
     ],
     target: Annotated[str, typer.Option("--target", metavar="NAME", help="A device; see compress targets.")] = "",

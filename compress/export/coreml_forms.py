@@ -94,8 +94,8 @@ _MOST_AXES = 5
 
 def _choice(site: Site) -> None:
     """A choice between a tensor and a number: the number as a tensor."""
-    if not site.node.meta["val"].is_floating_point():
-        return
+    if "other" not in site.given or not site.node.meta["val"].is_floating_point():
+        return  # the overload that lists places, or a choice between whole numbers
     for name in ("self", "other"):
         if not isinstance(site.given[name], Node):
             site.given[name] = site.before(aten.full.default, [1], float(site.given[name]))

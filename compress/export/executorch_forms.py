@@ -17,7 +17,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from compress.export.holds import Use
 from compress.export.program import DEQUANTIZE_GROUP, calls, has_ranges, op_name, sample_inputs, without_unused
-from compress.export.resizes import BILINEAR, as_products, has_inexact_scale
+from compress.export.resizes import ANTIALIASED, BICUBIC, BILINEAR, NEAREST_EXACT, as_products, has_inexact_scale
 from compress.export.weights import fold_weights, stored_weights
 from compress.graph.site import Site
 
@@ -91,7 +91,9 @@ def spelled_out(program: ExportedProgram) -> ExportedProgram:
 
 def _is_left_outside(node: Node) -> bool:
     """Whether XNNPACK drops the scale of a resize, or its exporter takes the resize apart into dozens of ops."""
-    return op_name(node) != BILINEAR or has_inexact_scale(node)
+    if op_name(node) == BILINEAR:
+        return has_inexact_scale(node)
+    return op_name(node) in (BICUBIC, NEAREST_EXACT, *ANTIALIASED)
 
 
 def _plane_maximum(site: Site) -> None:

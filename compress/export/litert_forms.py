@@ -47,7 +47,8 @@ def _is_refused_resize(node: Node) -> bool:
 def _is_fractional(node: Node) -> bool:
     """Whether a resize is by no whole number: what TFLite's own op does then is not what torch does."""
     (source,), sizes = node.all_input_nodes, node.meta["val"].shape[2:]
-    return any(new % old for old, new in zip(source.meta["val"].shape[2:], sizes, strict=True))
+    ratios = zip(source.meta["val"].shape[2:], sizes, strict=True)
+    return any(new % old for old, new in ratios) or has_inexact_scale(node)
 
 
 def _pick_pixels(site: Site) -> None:

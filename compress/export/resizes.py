@@ -26,7 +26,7 @@ BILINEAR, BICUBIC, NEAREST_EXACT = (
 )
 ANTIALIASED = ("aten._upsample_bilinear2d_aa", "aten._upsample_bicubic2d_aa")
 AVERAGE = "aten.avg_pool2d"
-_RESIZES = (BILINEAR, BICUBIC, NEAREST_EXACT, *ANTIALIASED, AVERAGE)
+_RESIZES = (BILINEAR, BICUBIC, NEAREST_EXACT, *ANTIALIASED)
 
 
 def has_inexact_scale(node: Node) -> bool:
@@ -53,10 +53,14 @@ def averages_less_at_the_end(node: Node) -> bool:
 
 
 def as_products(program: ExportedProgram, is_refused: Callable[[Node], bool]) -> ExportedProgram:
-    """The program with the resizes of images that `is_refused` names as products; itself where it names none."""
+    """The program with the resizes of images that `is_refused` names as products; itself where it names none.
+
+    An average pooling is one only where `averages_less_at_the_end` says so: of others, the axes may not be apart.
+    """
 
     def is_chosen(node: Node) -> bool:
-        return op_name(node) in _RESIZES and is_refused(node)
+        is_resize = op_name(node) in _RESIZES or averages_less_at_the_end(node)
+        return is_resize and is_refused(node)
 
     if not any(is_chosen(node) for node in calls(program)):
         return program

@@ -99,7 +99,7 @@ def _expose_delegate(program: Any, plan: Any, call: Any, found: dict[int, Expose
     if delegate.id != "XnnpackBackend":
         return
     held = program.backend_delegate_data[delegate.processed.index]
-    graph = _XnnGraph(bytes(held.data))
+    graph = XnnGraph(bytes(held.data))
     names: dict[int, str] = {}
     for value, tensor in graph.tensors.items():
         if tensor["external_id"] != _NONE:
@@ -161,8 +161,8 @@ def _product(sizes: list[int]) -> int:
     return count
 
 
-class _XnnGraph:
-    """An XNNPACK delegate's payload as plain data: `tensors` by value id, nodes in execution order."""
+class XnnGraph:
+    """An XNNPACK payload as plain data: `tensors` by value id (images with channels last), nodes in execution order."""
 
     def __init__(self, payload: bytes) -> None:
         from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import XNNHeader

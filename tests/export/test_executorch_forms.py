@@ -26,6 +26,19 @@ def test_the_maximum_over_a_plane_is_a_pooling_between_floats() -> None:
     assert torch.equal(ready.module()(x), given.module()(x))
 
 
+@pytest.mark.parametrize("function", [
+    lambda x: F.avg_pool2d(x, 3, 2, 1),
+    lambda x: F.avg_pool2d(x, 2, ceil_mode=True),
+    lambda x: F.interpolate(x, scale_factor=2.0, mode="bilinear"),
+    lambda x: F.interpolate(x, size=(9, 13), mode="bilinear"),
+    lambda x: F.interpolate(x, scale_factor=1.5, mode="nearest"),
+])  # fmt: skip
+def test_what_xnnpack_takes_stays(function) -> None:
+    x = torch.randn(1, 4, 7, 9)
+    given = export_static(trace(Of(function), (x,)), (x,))
+    assert spelled_out(given) is given
+
+
 def test_another_maximum_stays() -> None:
     x = torch.randn(1, 4, 6, 9)
     given = export_static(trace(Of(lambda x: x.amax(1, keepdim=True)), (x,)), (x,))

@@ -111,8 +111,12 @@ def test_a_computed_weight_is_flattened_and_restored() -> None:
     assert count == [1, 3], "two for the computed weight, none for the stored one"
 
 
-@pytest.mark.parametrize(("how", "changes"), [({"size": (9, 10)}, True), ({"scale_factor": 1.5}, True),
-                                              ({"scale_factor": 2.0}, False)])  # fmt: skip
+@pytest.mark.parametrize(("how", "changes"), [
+    ({"size": (9, 10)}, True),
+    ({"scale_factor": 1.5}, True),
+    ({"scale_factor": 2.1}, True),  # 6 x 7 pixels become 12 x 14, yet not by steps of one half
+    ({"scale_factor": 2.0}, False),
+])  # fmt: skip
 def test_nearest_by_a_fraction_leaves_the_overload_that_becomes_tflites_op(how: dict, changes: bool) -> None:
     x = torch.randn(1, 3, 6, 7)
     given = export_static(trace(Resize(**how), (x,)), (x,))

@@ -12,8 +12,10 @@ from torch import nn
 pytest.importorskip("ai_edge_quantizer", reason="pip install -e '.[litert]' brings it")
 pytest.importorskip("litert_torch", reason="pip install -e '.[litert]' brings it")
 
+from compress import quantize
 from compress.export import export, tflite
 from compress.export.qdq import strip
+from compress.graph.trace import export_static, trace
 from compress.verify import verify_artifact
 from tests.export.programs import int8_program, quantized, reference, samples, traced
 
@@ -85,3 +87,26 @@ def test_a_softmax_without_a_range_stays_float_and_is_named(tmp_path: Path) -> N
     assert any("SOFTMAX at 2" in line and "no range" in line for line in artifact.float_ops)
     found = verify_artifact(artifact, tmp_path, reference(program), samples())
     assert found.passed, found.reason
+
+
+class Filtered(nn.Module):
+    """A constant matrix times tokens, between two layers: a bank of filters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Linear(8, 8), nn.Linear(8, 3)
+        self.register_buffer("bank", torch.randn(5, 6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.matmul(self.get_buffer("bank"), self.stem(x)))
+
+
+def test_a_constant_matrix_on_the_left_is_multiplied_in_float(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    batches = [(torch.randn(1, 6, 8),) for _ in range(3)]
+    model = trace(Filtered().eval(), batches[0])
+    program = export_static(quantize.apply(model, quantize.plan(model, "w8a8", batches)), batches[0])
+    artifact = export(program, "litert", "w8a8", tmp_path, "net")
+    found = verify_artifact(artifact, tmp_path, reference(program), [tuple(x.numpy() for x in s) for s in batches])
+    assert found.passed, found.reason
+    assert any("BATCH_MATMUL" in line for line in artifact.float_ops), artifact.float_ops

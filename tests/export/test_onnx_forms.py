@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from compress import quantize
 from compress.export import export
 from compress.export import onnx as onnx_format
-from compress.export.onnx_forms import rounded_before_clamps
+from compress.export.onnx_forms import rounded_before_clamps, with_averages_as_products
 from compress.export.program import QUANTIZE, calls, op_name
 from compress.graph.trace import export_static, trace
 from compress.runtimes import load
@@ -58,3 +58,34 @@ def test_the_layer_is_computed_in_integers(clamp: str, tmp_path: Path, monkeypat
     monkeypatch.setattr(onnx_format, "rounded_before_clamps", lambda given: given)
     before = export(program, "onnx", "w8a8", tmp_path, "before")
     assert [line for line in before.float_ops if "Conv" in line], "the rewriting is what does it"
+
+
+class Averaged(nn.Module):
+    """A layer, an average pooling whose last windows reach over the edge, a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.avg_pool2d(self.stem(x), 3, 2, ceil_mode=True))
+
+
+def test_averages_at_the_edge_are_right_beside_integers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    batches = [torch.randn(1, 3, 8, 8) * 4 for _ in range(3)]
+    traced = trace(Averaged().eval(), (batches[0],))
+    plain = export_static(traced, (batches[0],))
+    assert with_averages_as_products(plain) is plain, "between floats onnxruntime is right"
+    model = quantize.apply(traced, quantize.plan(traced, "w8a8", batches))
+    program = export_static(model, (batches[0],))
+    wanted = program.module()(batches[1]).detach().numpy()
+
+    def error(name: str) -> float:
+        artifact = export(program, "onnx", "w8a8", tmp_path, name)
+        answer = load(tmp_path / artifact.path, "onnx").run(batches[1].numpy())[0]
+        return float(np.abs(answer - wanted).max() / np.abs(wanted).max())
+
+    assert error("ready") < 0.03
+    monkeypatch.setattr(onnx_format, "with_averages_as_products", lambda given: given)
+    assert error("before") > 0.1, "the rewriting is what does it"

@@ -66,6 +66,13 @@ def test_poolings_that_count_less_at_the_end(how: tuple[int, ...], more: dict, l
     assert torch.allclose(ready.module()(x), net(x), atol=1e-6)
 
 
+@pytest.mark.parametrize("how", [(2,), (3, 2, 1), (3, 1, 1)])
+def test_an_ordinary_pooling_is_no_product_whoever_asks(how: tuple[int, ...]) -> None:
+    x = torch.randn(IMAGE)
+    given = export_static(trace(Poolings(*how).eval(), (x,)), (x,))
+    assert as_products(given, lambda node: True) is given
+
+
 def test_a_scale_is_inexact_where_it_is_not_the_ratio_of_the_sizes() -> None:
     x = torch.randn(IMAGE)
     found = []

@@ -1,4 +1,4 @@
-"""Every reader sees the same ops: a torch model, its exported program, its ONNX and its LiteRT file."""
+"""Every reader sees the same ops: a torch model, its exported program, its ONNX, LiteRT and ExecuTorch files."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from compress.errors import InputError, ModelError
 from compress.graph.fold import fold_batch_norms
 from compress.graph.trace import export_static, trace
 from compress.profile.latency import load_latency_model
+from compress.profile.read.executorch_file import read_executorch
 from compress.profile.read.litert_file import read_litert
 from compress.profile.read.onnx_file import read_onnx
 from compress.profile.read.program import read_model, read_program
@@ -76,12 +77,14 @@ def test_a_torch_model_is_read_as_its_layers(net: nn.Module) -> None:
 def test_all_readers_agree(net: nn.Module, tmp_path: Path) -> None:
     program = export_static(net, [torch.zeros(INPUT)])
     torch.export.save(program, tmp_path / "net.pt2")
-    onnx, litert = (export.export(program, format, "float32", tmp_path, "net").path for format in ("onnx", "litert"))
+    formats = ("onnx", "litert", "executorch")
+    onnx, litert, pte = (export.export(program, format, "float32", tmp_path, "net").path for format in formats)
     read = {
         "torch": read_model(net, [torch.zeros(INPUT)]),
         "program": read_program(torch.export.load(tmp_path / "net.pt2")),
         "onnx": read_onnx(tmp_path / onnx),
         "litert": read_litert(tmp_path / litert),
+        "executorch": read_executorch(tmp_path / pte),
     }
     macs = {name: sum(op.macs or 0 for op in ops) for name, ops in read.items()}
     assert len(set(macs.values())) == 1, macs
@@ -90,6 +93,7 @@ def test_all_readers_agree(net: nn.Module, tmp_path: Path) -> None:
         times = {name: latency_ms(ops, target, unit) for name, ops in read.items()}
         assert times["onnx"] == pytest.approx(times["torch"], rel=0.05), times
         assert times["litert"] == pytest.approx(times["torch"], rel=0.15), "its converter writes a few ops more"
+        assert times["executorch"] == pytest.approx(times["torch"], rel=0.15), times
 
 
 def test_a_quantized_file_has_the_ops_of_its_float_one(net: nn.Module, tmp_path: Path) -> None:
@@ -126,11 +130,11 @@ def test_attention_is_the_same_written_out_and_fused() -> None:
     assert latency_ms(written, "galaxy-s25", "npu") == pytest.approx(latency_ms(fused, "galaxy-s25", "npu"), rel=0.1)
 
 
-@pytest.mark.parametrize("reader", [read_onnx, read_litert])
+@pytest.mark.parametrize("reader", [read_onnx, read_litert, read_executorch])
 def test_a_file_of_something_else_is_refused(reader: object, tmp_path: Path) -> None:
     path = tmp_path / "model"
     path.write_bytes(b"# a text, and no model at all\n" * 40)
-    with pytest.raises(InputError, match="model"):
+    with pytest.raises(InputError, match="that can be read"):
         reader(path)  # type: ignore[operator]
 
 
