@@ -30,6 +30,7 @@ TOOLS: dict[str, tuple[str, str]] = {
     "coremltools": ("coreml", "export: coreml"),
     "nncf": ("nncf", "quantization algorithms of NNCF"),
     "timm": ("timm", "teachers named timm:NAME"),
+    "qai-hub": ("ai-hub", "profile --measure --ai-hub"),
     "scikit-learn": ("examples", "examples/digits"),
     "pillow": ("examples", "examples/cifar10 and pictures in reports"),
 }

@@ -13,7 +13,8 @@
     ├── Infeasible                    3   no plan meets the budget (carries the closest one and what limits it)
     └── ToolError                     4
         ├── ToolMissing               4   an optional tool is not installed (carries the pip line)
-        └── UnsupportedOp             4   a format cannot take an op (carries op, place and format)
+        ├── UnsupportedOp             4   a format cannot take an op (carries op, place and format)
+        └── DeviceLost                4   a phone that was being measured is gone; what was measured is kept
 
 Each message is one line that names the key or file at fault and what to do about it.
 """
@@ -108,3 +109,7 @@ class UnsupportedOp(ToolError):
         detail = f" ({reason})" if reason else ""
         super().__init__(f"{format} cannot take the op {op} at {where or 'an unnamed place'}{detail}")
         self.op, self.where, self.format = op, where, format
+
+
+class DeviceLost(ToolError):
+    """A device that answered before does not any more; nothing more can be measured on it."""

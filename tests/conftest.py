@@ -6,8 +6,12 @@ import os
 import random
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.fake_phone import FakePhone
 
 # Before anything imports torch, and for the processes that tests start.
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -26,6 +30,14 @@ def root() -> Path:
 def run_folder(tmp_path: Path) -> Path:
     """Where a test's run goes; it does not exist yet."""
     return tmp_path / "run"
+
+
+@pytest.fixture
+def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePhone:
+    """A phone made of a folder, connected and well."""
+    from tests.fake_phone import FakePhone
+
+    return FakePhone(tmp_path, monkeypatch)
 
 
 @pytest.fixture(autouse=True)

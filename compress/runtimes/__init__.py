@@ -14,6 +14,7 @@ from compress.runtimes.quiet import quietly
 from compress.runtimes.session import Session
 
 if TYPE_CHECKING:
+    from compress.runtimes.inputs import InputKind
     from compress.runtimes.intermediate import Intermediate
 
 # format -> the module that runs it. A module has `open_session(path, threads) -> Session`.
@@ -81,6 +82,25 @@ def load(artifact_path: str | Path, format: str, threads: int = 1) -> Session:
     return session
 
 
+def input_kinds(artifact_path: str | Path, format: str) -> list[InputKind]:
+    """Shape and type of each of the artifact's inputs, as its runtime sees them.
+
+    Raises:
+        As `load`; and ToolError: the runtime of this format does not say.
+    """
+    load(artifact_path, format).close()  # every way in which a file can be bad is refused there
+    with quietly():
+        read = getattr(importlib.import_module(RUNTIMES[format]), "input_kinds", None)
+        if read is not None:
+            try:
+                kinds: list[InputKind] = read(Path(artifact_path))
+            except Exception as error:  # an input that is no tensor, which each runtime refuses in its own way
+                lines = str(error).strip().splitlines() or [type(error).__name__]
+                raise InputError(f"{artifact_path}: what it takes cannot be read ({lines[0][:200]})") from error
+            return kinds
+    raise ToolError(f"{format}: its runtime does not say what a file takes")
+
+
 def load_to_check(artifact_path: str | Path, format: str, threads: int = 1) -> Session:
     """As `load`, but away from a Mac a Core ML package is computed by the reference evaluator: for numbers, not times.
 
@@ -129,4 +149,4 @@ def intermediates(artifact_path: str | Path, format: str, inputs: Sequence[Any])
         raise InputError(f"{artifact_path}: its intermediate tensors cannot be read ({lines[0][:200]})") from error
 
 
-__all__ = ["RUNTIMES", "Session", "available", "intermediates", "load", "load_to_check"]
+__all__ = ["RUNTIMES", "Session", "available", "input_kinds", "intermediates", "load", "load_to_check"]

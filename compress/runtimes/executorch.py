@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from compress.runtimes.inputs import InputKind, as_given
 from compress.runtimes.intermediate import NOT_FLOAT, Intermediate, decoded
 from compress.runtimes.session import Session
 
@@ -31,7 +32,7 @@ class ExecutorchSession:
     def run(self, *inputs: np.ndarray) -> list[np.ndarray]:
         """The outputs for one set of inputs, float32."""
         _set_threads(self.threads)
-        tensors = [torch.from_numpy(np.array(value, np.float32, order="C")) for value in inputs]
+        tensors = [torch.from_numpy(np.array(as_given(value))) for value in inputs]
         return [np.array(value.numpy()) for value in self._method.execute(tensors)]
 
     def close(self) -> None:
@@ -50,6 +51,23 @@ def _set_threads(threads: int) -> None:
 def open_session(path: Path, threads: int) -> Session:
     """The file, loaded."""
     return ExecutorchSession(path, threads)
+
+
+# torch's numbers of element types (c10/core/ScalarType.h), which a .pte file holds.
+_NUMPY_NAMES = {0: "uint8", 1: "int8", 2: "int16", 3: "int32", 4: "int64", 5: "float16", 6: "float32", 7: "float64",
+                11: "bool"}  # fmt: skip
+
+
+def input_kinds(path: Path) -> list[InputKind]:
+    """The inputs of the program's forward method, in order; sizes are the largest that the program takes."""
+    from executorch.extension.pybindings import portable_lib  # noqa: F401 - registers the kernels
+    from executorch.runtime import Runtime
+
+    program = Runtime.get().load_program(path.read_bytes())
+    described: Any = program.load_method("forward").metadata  # type: ignore[union-attr]
+    tensors = [described.input_tensor_meta(index) for index in range(described.num_inputs())]
+    names = [_NUMPY_NAMES.get(tensor.dtype(), f"torch's type {tensor.dtype()}") for tensor in tensors]
+    return [InputKind(tuple(map(int, tensor.sizes())), name) for tensor, name in zip(tensors, names, strict=True)]
 
 
 def intermediates(path: Path, inputs: list[np.ndarray]) -> list[Intermediate]:

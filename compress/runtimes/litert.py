@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from compress.runtimes.inputs import InputKind, as_given
 from compress.runtimes.intermediate import NOT_FLOAT, Intermediate, decoded
 from compress.runtimes.session import Session
 
@@ -29,7 +30,7 @@ class LitertSession:
     def run(self, *inputs: np.ndarray) -> list[np.ndarray]:
         """The outputs for one set of inputs, float32."""
         for index, value in zip(self._inputs, inputs, strict=True):
-            self._interpreter.set_tensor(index, np.ascontiguousarray(value, np.float32))
+            self._interpreter.set_tensor(index, as_given(value))
         self._interpreter.invoke()
         return [np.array(self._interpreter.get_tensor(index)) for index in self._outputs]
 
@@ -55,6 +56,18 @@ def numbered(interpreter: Any, side: str) -> list[int]:
 def open_session(path: Path, threads: int) -> Session:
     """The file, loaded."""
     return LitertSession(path, threads)
+
+
+def input_kinds(path: Path) -> list[InputKind]:
+    """The file's inputs in the order of `LitertSession.run`; a size that is left open stands as 1."""
+    interpreter: Any = Interpreter(model_path=str(path), num_threads=1)
+    details = {int(detail["index"]): detail for detail in interpreter.get_input_details()}
+    kinds = []
+    for index in numbered(interpreter, "inputs"):
+        detail = details[index]
+        shape = tuple(int(size) for size in detail["shape"])
+        kinds.append(InputKind(shape, np.dtype(detail["dtype"]).name, -1 in detail["shape_signature"]))
+    return kinds
 
 
 def intermediates(path: Path, inputs: list[np.ndarray]) -> list[Intermediate]:

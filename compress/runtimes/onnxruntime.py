@@ -7,8 +7,12 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from compress.runtimes.inputs import InputKind, as_given
 from compress.runtimes.intermediate import NOT_FLOAT, Intermediate
 from compress.runtimes.session import Session
+
+# ONNX element types by their names in numpy, where these differ.
+_NUMPY_NAMES = {"float": "float32", "double": "float64"}
 
 
 class OnnxSession:
@@ -26,12 +30,13 @@ class OnnxSession:
         self._session: onnxruntime.InferenceSession | None = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )
-        self._names = [entry.name for entry in self._session.get_inputs()]
+        self._wanted = {entry.name: _numpy_name(entry.type) for entry in self._session.get_inputs()}
 
     def run(self, *inputs: np.ndarray) -> list[np.ndarray]:
         """The outputs for one set of inputs, float32."""
         assert self._session is not None, "the session is closed"
-        feeds = {name: np.ascontiguousarray(value, np.float32) for name, value in zip(self._names, inputs, strict=True)}
+        wanted = zip(self._wanted.items(), inputs, strict=True)
+        feeds = {name: as_given(value, dtype) for (name, dtype), value in wanted}
         return [np.asarray(value) for value in self._session.run(None, feeds)]
 
     def close(self) -> None:
@@ -39,9 +44,26 @@ class OnnxSession:
         self._session = None
 
 
+def _numpy_name(element: str) -> str:
+    """How numpy names what onnxruntime calls "tensor(float)"; its own name where numpy has no such type."""
+    name = element.removeprefix("tensor(").removesuffix(")")
+    return _NUMPY_NAMES.get(name, name)
+
+
 def open_session(path: Path, threads: int) -> Session:
     """The file, loaded."""
     return OnnxSession(path, threads)
+
+
+def input_kinds(path: Path) -> list[InputKind]:
+    """The file's inputs, in order; a size that is left open stands as 1, as in onnxruntime's own performance test."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    kinds = []
+    for entry in session.get_inputs():
+        fixed = [isinstance(size, int) and size > 0 for size in entry.shape]
+        shape = tuple(size if known else 1 for size, known in zip(entry.shape, fixed, strict=True))
+        kinds.append(InputKind(shape, _numpy_name(entry.type), not all(fixed)))
+    return kinds
 
 
 def intermediates(path: Path, inputs: list[np.ndarray]) -> list[Intermediate]:
