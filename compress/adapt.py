@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -15,12 +16,15 @@ from compress.errors import DataError, InputError
 from compress.estimate import read
 from compress.profile.calibrate import Calibration, calibrate
 from compress.profile.constants import Costs, Profile, read_profile, write_profile
-from compress.profile.fit import Rows
+from compress.profile.judge import Rows
 from compress.resources import data_folder
 from compress.targets import Target, list_targets, load_target
 from compress.types import OpRecord, Scheme
 
 _COLUMNS = ("model", "latency_ms")
+# What rows say of how they were measured, and what they must all agree on where they say it.
+_CONDITIONS = ("device", "soc", "os", "runtime", "runtime_version", "threads")
+_ONE = {"device": "devices", "runtime": "runtimes", "threads": "numbers of threads"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,9 @@ def adapt(
     """Writes a target and a profile for a device that was measured a few times.
 
     Args:
-        measurements: a CSV file with the columns model (see `estimate`), latency_ms and, for torch models, input.
+        measurements: a CSV file with the columns model (see `estimate`), latency_ms and, for torch models, input, as
+            `compress profile --measure --out` writes it: rows of another unit or scheme, and throttled ones, are left
+            out with a warning. The others must be of one device, runtime and number of threads, where they say so.
         name: what the new target is to be called.
         like: the shipped target to start from; by default the one that does best on the measurements.
         unit: the compute unit that was measured.
@@ -48,11 +54,13 @@ def adapt(
         out: the folder to write NAME.yaml and NAME-UNIT.json to.
 
     Raises:
-        InputError: a file or a model cannot be read.
+        InputError: a file or a model cannot be read, or the rows are of several devices.
         DataError: there are too few measurements, or no shipped profile is of this kind.
     """
-    ops, measured = _read(measurements)
-    source = f"{measurements.name}: {len(measured)} measurements"
+    rows = _rows(measurements, unit, scheme)
+    conditions = _conditions(measurements, rows)
+    ops, measured = _read(measurements, rows)
+    source = f"{measurements.name}: {len(measured)} measurements{_described(conditions)}"
     found: dict[str, Calibration] = {}
     for base, costs in _bases(like, unit, scheme):
         found[base] = calibrate(costs, Rows.of(ops, measured, costs.layout), source)
@@ -60,17 +68,18 @@ def adapt(
         raise DataError(f"no shipped target has a profile of a {unit} at {scheme} to start from")
     best = min(found, key=lambda base: found[base].mape_after)
     described = load_target(best)
-    profile = _profile(name, unit, described, found[best].costs, scheme, source)
+    profile = _profile(name, unit, described, found[best].costs, scheme, source, conditions)
     out.mkdir(parents=True, exist_ok=True)
     written = out / f"{name}-{unit}.json"
     write_profile(profile, written)
     target = out / f"{name}.yaml"
-    target.write_text(yaml.safe_dump(_target(name, unit, described, written.name, scheme, source), sort_keys=False))
+    made = _target(name, unit, described, written.name, scheme, source, conditions)
+    target.write_text(yaml.safe_dump(made, sort_keys=False))
     return Adapted(target, written, best, found[best], {base: each.mape_after for base, each in found.items()})
 
 
-def _read(path: Path) -> tuple[dict[str, tuple[OpRecord, ...]], dict[str, float]]:
-    """The ops and latency (ms) of each model measured."""
+def _rows(path: Path, unit: str, scheme: str) -> dict[int, dict[str, str]]:
+    """The rows that say something of this unit and scheme, by their lines."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
@@ -78,9 +87,48 @@ def _read(path: Path) -> tuple[dict[str, tuple[OpRecord, ...]], dict[str, float]
         raise InputError(f"{path}: cannot read the measurements: {error}") from error
     if not rows or any(column not in rows[0] for column in _COLUMNS):
         raise InputError(f"{path}: expected a CSV file with the columns {', '.join(_COLUMNS)} (and input)")
+    unfit = {number: why for number, row in enumerate(rows, 2) if (why := _unfit(row, unit, scheme))}
+    if unfit:
+        left_out = ", ".join(f"line {number} ({why})" for number, why in unfit.items())
+        warnings.warn(f"{path}: left out {left_out}", stacklevel=3)
+    if len(unfit) == len(rows):
+        raise DataError(f"{path}: no row is left: all are throttled, or of another unit than {unit} at {scheme}")
+    return {number: row for number, row in enumerate(rows, 2) if number not in unfit}
+
+
+def _conditions(path: Path, rows: dict[int, dict[str, str]]) -> dict[str, str]:
+    """What all rows were measured on and with, as far as they say; raises InputError where they differ."""
+    found: dict[str, str] = {}
+    for column in _CONDITIONS:
+        values = list(dict.fromkeys(row[column] for row in rows.values() if row.get(column)))
+        if len(values) > 1 and column in _ONE:
+            several = ", ".join(values)
+            raise InputError(
+                f"{path}: rows of several {_ONE[column]} ({several}): a profile is of one, keep one's rows"
+            )
+        found[column] = values[0] if len(values) == 1 else ""
+    return found
+
+
+def _described(conditions: dict[str, str]) -> str:
+    """What was measured on and with, to stand behind the name of a file; "" where the rows do not say."""
+    soc = f" ({conditions['soc']})" if conditions["soc"] else ""
+    threads = f"{conditions['threads']} threads" if conditions["threads"] != "1" else "one thread"
+    parts = [
+        f"{conditions['device']}{soc}" if conditions["device"] else "",
+        conditions["os"],
+        f"{conditions['runtime']} {conditions['runtime_version']}".strip(),
+        threads if conditions["threads"] else "",
+    ]
+    known = ", ".join(part for part in parts if part)
+    return f" on {known}" if conditions["device"] else f", {known}" if known else ""
+
+
+def _read(path: Path, rows: dict[int, dict[str, str]]) -> tuple[dict[str, tuple[OpRecord, ...]], dict[str, float]]:
+    """The ops and latency (ms) of each model measured."""
     ops: dict[str, tuple[OpRecord, ...]] = {}
     times: dict[str, list[float]] = {}
-    for number, row in enumerate(rows, 2):
+    for number, row in rows.items():
         try:
             latency_ms = float(row["latency_ms"])
         except (TypeError, ValueError):
@@ -93,6 +141,14 @@ def _read(path: Path) -> tuple[dict[str, tuple[OpRecord, ...]], dict[str, float]
             ops[name], _ = read(row["model"], shapes)
         times.setdefault(name, []).append(latency_ms)
     return ops, {name: float(np.median(each)) for name, each in times.items()}
+
+
+def _unfit(row: dict[str, str], unit: str, scheme: str) -> str:
+    """Why a measured row says nothing of this unit and scheme; "" where it does, or does not say what it is of."""
+    for column, wanted in (("unit", unit), ("scheme", scheme)):
+        if (row.get(column) or wanted) != wanted:
+            return f"{column} {row[column]}, not {wanted}"
+    return "throttled" if row.get("throttled") == "yes" else ""
 
 
 def _bases(like: str, unit: str, scheme: Scheme) -> list[tuple[str, Costs]]:
@@ -108,14 +164,16 @@ def _bases(like: str, unit: str, scheme: Scheme) -> list[tuple[str, Costs]]:
     return found
 
 
-def _profile(name: str, unit: str, base: Target, costs: Costs, scheme: Scheme, source: str) -> Profile:
+def _profile(
+    name: str, unit: str, base: Target, costs: Costs, scheme: Scheme, source: str, conditions: dict[str, str]
+) -> Profile:
     old = read_profile(data_folder("profiles") / base.unit(unit).profile)
     runtime = next(iter(old.runtimes))
     return Profile(
         target=name,
         unit=unit,
         setting=f"adapted from {base.name}",
-        versions={runtime: old.versions[runtime]},
+        versions={runtime: f"{conditions['runtime']} {conditions['runtime_version']}".strip() or old.versions[runtime]},
         runtimes={runtime: {scheme: costs}},
         source=source,
         fit_command="compress profile calibrate",
@@ -123,7 +181,9 @@ def _profile(name: str, unit: str, base: Target, costs: Costs, scheme: Scheme, s
     )
 
 
-def _target(name: str, unit: str, base: Target, profile: str, scheme: Scheme, source: str) -> dict[str, Any]:
+def _target(
+    name: str, unit: str, base: Target, profile: str, scheme: Scheme, source: str, conditions: dict[str, str]
+) -> dict[str, Any]:
     """The target file of the new device: what the old one allows, with the new profile."""
     record = base.unit(unit).model_dump(mode="json", exclude={"calibration"})
     multiples = record["channel_multiple"]
@@ -136,7 +196,7 @@ def _target(name: str, unit: str, base: Target, profile: str, scheme: Scheme, so
     return {
         "name": name,
         "title": name,
-        "soc": "not stated",
-        "sources": {"soc": "not stated", f"{unit}.profile": source},
+        "soc": conditions["soc"] or "not stated",
+        "sources": {"soc": source if conditions["soc"] else "not stated", f"{unit}.profile": source},
         "units": {unit: record},
     }

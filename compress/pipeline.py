@@ -39,12 +39,15 @@ from compress.recipe import Recipe, make_recipe
 from compress.report import write as write_report
 from compress.report.schema import Report, load_report
 from compress.steps import RUN, Outcome
+from compress.steps.measured import SETTING, add_measured, read_measured
 from compress.steps.prune import make_plan
 from compress.tasks import Task
 
 LOOKS_AT_TARGET = ("search", "prune", "profile", "quantize", "distill", TEACHER)
 TRAINS = (TEACHER, "distill", "quantize")
 RECORD = "record.json"
+READ_BY_REPORT = {"profile": (SETTING,)}
+"""Settings that no step's work depends on: only the report reads what they name, each time it is made."""
 
 
 @dataclass
@@ -147,6 +150,8 @@ def _run_job(job: Job, until: str | None, command: str) -> RunResult:
     last = _last_index(job, until)
     _ = job.threads
     job.target.unit(job.recipe.unit)
+    if "profile" in job.verbs[: last + 1]:
+        read_measured(job)  # better refused now than after an hour of training
     started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     with _locked(job):
         write_json(job.folder / "recipe.json", {"recipe": job.recipe.to_dict(), "folder": str(job.recipe_folder)})
@@ -160,11 +165,10 @@ def _run_job(job: Job, until: str | None, command: str) -> RunResult:
             ) from error
         if until is not None:
             return RunResult(job.folder, None, exit_code)
-        if all(record["reused"] for record in runner.records) and (job.folder / "report.json").is_file():
-            report = load_report(job.folder / "report.json")
-            return RunResult(job.folder, report, int(report.exit_code or 0))
-        report = assemble(job, runner.records, command, started)
-        write_report(report, job.folder)
+        is_there = all(record["reused"] for record in runner.records) and (job.folder / "report.json").is_file()
+        report = load_report(job.folder) if is_there else assemble(job, runner.records, command, started)
+        if add_measured(report, job) or not is_there:
+            write_report(report, job.folder)
         return RunResult(job.folder, report, int(report.exit_code or 0))
 
 
@@ -228,7 +232,7 @@ class _Runner:
         key = self.job.base_key
         for index in range(last + 1):
             made = self.records[-1]["files"] if self.records else {}
-            key = hash_of([key, made, self.job.verbs[index], index, self._settings(index), self._surroundings(index)])
+            key = hash_of([key, made, self.job.verbs[index], index, self._depends_on(index), self._surroundings(index)])
             record = self._finished(index, key)
             if record is None:
                 record = self._run(index, key)
@@ -249,6 +253,11 @@ class _Runner:
             train = self.job.recipe.teacher.train
             return train.model_dump(mode="json") if train else {}
         return self.job.recipe.steps[index - 1].settings.model_dump(mode="json")
+
+    def _depends_on(self, index: int) -> dict[str, Any]:
+        """The settings that a step's work depends on."""
+        read_later = READ_BY_REPORT.get(self.job.verbs[index], ())
+        return {name: value for name, value in self._settings(index).items() if name not in read_later}
 
     def _surroundings(self, index: int) -> dict[str, Any]:
         """What a step looks at beside its settings: the target where it predicts, the budget where it decides."""
@@ -423,6 +432,7 @@ def dry_run(recipe: Recipe, recipe_folder: Path) -> dict[str, Any]:
         job = Job(recipe, recipe_folder.resolve(), Path(scratch), Console(quiet=True))
         _ = job.threads
         job.target.unit(recipe.unit)
+        read_measured(job)
         base = job.untrained_base()
         job.__dict__["base"] = base
         cost = cost_of(base, job.example_inputs)

@@ -248,11 +248,21 @@ class Verify(Section):
 
 
 class Profile(Section):
-    """Measure the artifacts on this host and predict them on the target."""
+    """Measure the artifacts on this host, predict them on the target, and report what was measured on devices."""
 
     runs: int = Field(200, ge=5)
     warm_up: int = Field(20, ge=0)
     baseline: bool = Field(True, description="also measure the teacher, float and quantized, alternately")
+    measured: tuple[str, ...] = Field(
+        (), description="CSV files of `compress profile FILE --measure --out`, one or several, from the recipe's folder"
+    )
+
+    @field_validator("measured", mode="before", json_schema_input_type=str | tuple[str, ...])
+    @classmethod
+    def _once_each(cls, value: Any) -> Any:
+        names = [value] if isinstance(value, str) else value
+        is_list = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
+        return tuple(dict.fromkeys(names)) if is_list else value
 
 
 STEPS: dict[str, type[Section]] = {

@@ -20,23 +20,64 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SUFFIXES = (".yaml", ".yml")
 
 
-class Calibration(BaseModel):
-    """Which published rows a unit's profile was fitted to: read by the fit, never at run time.
-
-    `rows` are, per runtime and scheme, the values that columns of `table` must have; `graphs` is the source of the op
-    table. `layout` says, per scheme, how tensors lie in the unit (the fields of `compress.profile.features.Layout`);
-    "all" stands for every scheme, and what a scheme gives on top counts. `versions` says what each runtime is.
-    """
+class Published(BaseModel):
+    """A published table of latencies, the source of its models' op tables, and where it was published."""
 
     model_config = _FROZEN
 
     table: str
     graphs: str
-    setting: str
     source: str
+
+
+class Like(BaseModel):
+    """A fit that another one starts from: that of a relative, with more rows."""
+
+    model_config = _FROZEN
+
+    target: str
+    unit: str
+    runtime: str
+    scheme: Scheme
+
+
+class Calibration(Published):
+    """Which published rows a unit's profile was fitted to: read by the fit, never at run time.
+
+    `rows` are, per runtime and scheme, the values (one, or any of several) that columns of `table` must have; `graphs`
+    is the source of the op table; a runtime in `elsewhere` has a table and graphs of its own. `layout` says, per
+    scheme, how tensors lie in the unit (the fields of `compress.profile.features.Layout`); "all" stands for every
+    scheme, and what a scheme gives on top counts. `versions` says what each runtime is. `like` names, for a runtime and
+    scheme with few rows, the fit that theirs starts from.
+    """
+
+    setting: str
     versions: dict[str, str]
-    rows: dict[str, dict[Scheme, dict[str, str]]] = Field(min_length=1)
+    rows: dict[str, dict[Scheme, dict[str, str | tuple[str, ...]]]] = Field(min_length=1)
     layout: dict[Scheme | Literal["all"], dict[str, Any]]
+    elsewhere: dict[str, Published] = Field(default_factory=dict)
+    like: dict[str, dict[Scheme, Like]] = Field(default_factory=dict)
+
+
+class Cores(BaseModel):
+    """Cores of one design; `ghz` is their highest clock, None where no source states it."""
+
+    model_config = _FROZEN
+
+    count: int = Field(ge=1)
+    design: str
+    ghz: float | None = Field(default=None, gt=0)
+
+
+class Hardware(BaseModel):
+    """What a device is made of, as far as a source states it: also what no latency is known of."""
+
+    model_config = _FROZEN
+
+    cpu: tuple[Cores, ...] = ()
+    gpu: str = ""
+    npu: str = ""
+    memory: str = ""
 
 
 class Unit(BaseModel):
@@ -98,7 +139,7 @@ class Unit(BaseModel):
 
 
 class Target(BaseModel):
-    """A device we ship to. `sources` says where each fact is from: its key ("soc", "cpu.runtimes") -> one line.
+    """A device we ship to. `sources` says where each fact is from: its key ("soc", "cpu.runtimes", "hardware.gpu").
 
     `folder` is where a target file of the user's own lies, None for a shipped one.
     """
@@ -109,6 +150,7 @@ class Target(BaseModel):
     title: str = ""
     soc: str
     sources: dict[str, str]
+    hardware: Hardware = Hardware()
     units: dict[str, Unit] = Field(min_length=1)
     folder: Path | None = Field(default=None, exclude=True)
 

@@ -30,7 +30,10 @@ def init(
 
 
 def targets(as_json: Json = False, verbose: Verbose = False) -> None:
-    """List the devices: units, runtimes, schemes, and what stands behind each prediction."""
+    """List the devices: units, runtimes, schemes, and what stands behind each prediction.
+
+    The error is the mean one on models that the fit never saw, whole families of them where there are enough.
+    """
     with guarded(verbose, as_json):
         from compress.catalogue import target_rows
 
@@ -38,7 +41,7 @@ def targets(as_json: Json = False, verbose: Verbose = False) -> None:
         if as_json:
             print_json(rows)
             return
-        keys = ("name", "soc", "unit", "runtimes", "schemes", "profile")
+        keys = ("name", "soc", "unit", "hardware", "memory", "runtimes", "schemes", "profile")
         cells = [[", ".join(row[k]) if isinstance(row[k], list) else row[k] for k in keys] for row in rows]
         print_table([key.upper() for key in keys], cells)
 

@@ -8,14 +8,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from compress.cli.options import DryRun, Json, Out, Resume, Seed, Set, Verbose
+from compress.cli.evaluation import print_evaluation
+from compress.cli.measuring import (
+    AiHub,
+    CoolDown,
+    DeviceSerial,
+    Measure,
+    OutOrRows,
+    Runs,
+    Threads,
+    Tools,
+    refuse_mixed,
+    run_measuring,
+)
+from compress.cli.options import DryRun, Json, Resume, Seed, Set, Verbose
 from compress.cli.verbs import VERBS, command_for
 from compress.errors import RecipeError
 from compress.terminal import guarded, print_json, print_table, stdout_for_json
 
 if TYPE_CHECKING:
     from compress.estimate import Estimate
-    from compress.profile.evaluate import Judged
 
 _RECIPES = (".yaml", ".yml")
 # By-op rows that the table shows; --json has them all.
@@ -41,7 +53,7 @@ Tables = Annotated[Path, typer.Argument(metavar="TABLES_FOLDER", help="Folder of
 Only = Annotated[list[str] | None, typer.Option("--only", metavar="TARGET", help="This target only; may be repeated.")]
 
 
-@profile_app.command(_MODELS, short_help="Predict models (the default): MODEL ... --target NAME.")
+@profile_app.command(_MODELS, short_help="Predict models (the default), or --measure them: MODEL ... --target NAME.")
 def models(
     context: typer.Context,
     model: Annotated[
@@ -53,7 +65,9 @@ def models(
     ],
     target: Annotated[str, typer.Option("--target", metavar="NAME", help="A device; see compress targets.")] = "",
     unit: Annotated[str, typer.Option("--unit", metavar="NAME", help="cpu, gpu or npu.")] = "",
-    scheme: Annotated[str, typer.Option("--scheme", metavar="NAME", help="float32, float16, w8a8, w8a16.")] = "float32",
+    scheme: Annotated[
+        str, typer.Option("--scheme", metavar="NAME", help="float32 (the default), float16, w8a8, w8a16.")
+    ] = "",
     runtime: Annotated[
         str, typer.Option("--runtime", metavar="NAME", help="Which of the unit's runtimes; by default its first.")
     ] = "",
@@ -61,7 +75,14 @@ def models(
         list[str] | None,
         typer.Option("--input", metavar="SHAPE", help="Of a torch model: 1x3x224x224, 1x128:int64; one per input."),
     ] = None,
-    out: Out = None,
+    measure: Measure = False,
+    device: DeviceSerial = "",
+    ai_hub: AiHub = "",
+    tools: Tools = None,
+    threads: Threads = 1,
+    runs: Runs = 50,
+    cool_down: CoolDown = 60.0,
+    out: OutOrRows = None,
     seed: Seed = None,
     set_: Set = None,
     dry_run: DryRun = False,
@@ -71,8 +92,23 @@ def models(
 ) -> None:
     """Predict what models take on a device: latency with a 90 % interval, what is not covered, and which op takes what.
 
-    A recipe (YAML), or an earlier run's folder, is taken through its steps up to profile instead.
+    With --measure they are run instead: here, or on a phone with --device. A recipe (YAML), or an earlier run's folder,
+    is taken through its steps up to profile.
     """
+    with guarded(verbose, as_json):
+        refuse_mixed(context, measure)
+    if measure:
+        with guarded(verbose, as_json):
+            where = {
+                "phone": device,
+                "ai_hub": ai_hub,
+                "tools": tools,
+                "target": target,
+                "unit": unit,
+                "scheme": scheme,
+            }
+            run_measuring(context, model, where, {"threads": threads, "runs": runs, "cool_s": cool_down}, out, as_json)
+        return
     if len(model) == 1 and (model[0].endswith(_RECIPES) or Path(model[0]).is_dir()):
         command_for("profile")(context, Path(model[0]), out, seed, set_, dry_run, resume, as_json, verbose)
         return
@@ -80,7 +116,7 @@ def models(
         if not target:
             raise RecipeError("--target: name a device; compress targets lists them")
         with stdout_for_json(as_json):
-            found = _estimates(model, target, unit, scheme, runtime, tuple(input_ or ()))
+            found = _estimates(model, target, unit, scheme or "float32", runtime, tuple(input_ or ()))
         if as_json:
             print_json(found[0].to_dict() if len(found) == 1 else [each.to_dict() for each in found])
         elif len(found) == 1:
@@ -165,8 +201,10 @@ def evaluate(
 ) -> None:
     """Judge every fit on model families left out one at a time, beside MACs alone and gradient boosting.
 
-    MAPE is the mean absolute error over the measured latency, SPEARMAN the rank correlation, COVERED the share of
-    measured latencies inside the 90 % interval.
+    MAPE is the mean absolute error over the measured latency, SPEARMAN the rank correlation, IN 90 % the share of
+    measured latencies inside the 90 % interval, MAPE, REST that of the models whose ops the fit had seen, REPEATS how
+    well the next job of the same model agrees. Then what schemes take over float, and how well ten measurements adapt
+    another device's costs to one that was left out. Takes minutes.
     """
     with guarded(verbose, as_json):
         from compress.profile.evaluate import evaluate as judge
@@ -177,21 +215,9 @@ def evaluate(
         if out is not None:
             write(judged, out)
         if as_json:
-            print_json([each.to_dict() for each in judged])
-            return
-        headers = ["TARGET", "UNIT", "RUNTIME", "SCHEME", "N", "FAMILIES", "MAPE", "WITHIN 10 %", "WITHIN 20 %",
-                   "SPEARMAN", "COVERED", *(f"MAPE, {name.upper()}" for name in judged[0].baselines)]  # fmt: skip
-        print_table(headers, [_judged_row(each) for each in judged])
-
-
-def _judged_row(judged: Judged) -> list[str]:
-    model = judged.model
-    return [
-        judged.target, judged.unit, judged.runtime, judged.scheme, str(model.n), str(model.families),
-        f"{model.mape:.1%}", f"{model.within_10_percent:.0%}", f"{model.within_20_percent or 0:.0%}",
-        f"{model.spearman:.3f}", f"{model.coverage or 0:.0%}",
-        *(f"{errors.mape:.0%}" for errors in judged.baselines.values()),
-    ]  # fmt: skip
+            print_json(judged.to_dict())
+        else:
+            print_evaluation(judged)
 
 
 @profile_app.command("calibrate", short_help="Adapt a profile to a device you have measured a few times.")

@@ -1,8 +1,6 @@
 """Adapting a profile to another device, or to another version of a runtime, from a handful of measurements.
 
-What changes from chip to chip is first how fast its arithmetic, its memory and its launches are, and only then how
-its kernels compare with each other. So the costs start where the known profile has them, and the measurements may move
-all costs of a group together by much and each cost by itself by little (a hierarchical prior; Gelman & Hill, 2007).
+The costs start where the known profile has them (`adaptable.py` says how far measurements may move them).
 """
 
 from __future__ import annotations
@@ -12,15 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from compress.errors import DataError
+from compress.profile.adaptable import adapted
 from compress.profile.constants import Costs
 from compress.profile.features import COSTS
-from compress.profile.fit import Rows, costs_from
-from compress.profile.regression import Floats, Solution, solve
+from compress.profile.fit import costs_from
+from compress.profile.judge import Rows
+from compress.profile.regression import Floats, Solution
 
 FEWEST = 3
 _SPLIT = "measurements, each predicted from the others"
-# How far, as a standard deviation of logarithms, measurements may move: everything, one group, one cost.
-_ALL, _GROUP, _EACH = 1.0, 0.5, 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +54,16 @@ def calibrate(base: Costs, rows: Rows, source: str) -> Calibration:
     count = len(rows.names)
     if count < FEWEST:
         raise DataError(f"{source}: {count} measurements; calibrating takes at least {FEWEST}, better 10")
-    prior = adaptable(base)
-    noise = base.spread.noise
-    old, _ = solution_of(base).predict(rows.design)
+    start, noise = solution_of(base), base.spread.noise
+    old, _ = start.predict(rows.design)
     predicted, scores = np.zeros(count), np.zeros(count)
     for place in range(count):
         others = np.arange(count) != place
-        solution = solve(rows.design[others], rows.measured_ms[others], prior, noise, base.overlap)
+        solution = adapted(start, rows.design[others], rows.measured_ms[others], noise)
         latency, shares = solution.predict(rows.design[~others])
         predicted[place] = latency[0]
         scores[place] = np.log(rows.measured_ms[place] / latency[0]) / solution.deviation(shares, noise)[0]
-    solution = solve(rows.design, rows.measured_ms, prior, noise, base.overlap)
+    solution = adapted(start, rows.design, rows.measured_ms, noise)
     # Few scores say little about tails: the interval is never narrower than that of the profile it started from.
     low, high = max(base.spread.low, -float(scores.min())), max(base.spread.high, float(scores.max()))
     costs = costs_from(solution, rows, base.layout, noise, (low, high), predicted, None, source, _SPLIT)
@@ -83,21 +80,4 @@ def solution_of(costs: Costs) -> Solution:
     log_costs = np.log(np.maximum([costs.ns_per[cost] for cost in COSTS], 1e-12))
     root = np.array([[direction.get(cost, 0.0) for cost in COSTS] for direction in costs.spread.directions])
     covariance = root.T @ root if len(root) else np.zeros((len(COSTS), len(COSTS)))
-    return Solution(log_costs, covariance, costs.overlap)
-
-
-def adaptable(base: Costs) -> tuple[Floats, Floats]:
-    """The prior of an adaptation: rows A and numbers b of |A x - b|^2 over the log costs."""
-    start = solution_of(base)
-    covariance = start.covariance + _EACH**2 * np.eye(len(COSTS)) + _ALL**2
-    for group in _groups():
-        covariance += _GROUP**2 * np.outer(group, group)
-    root = np.linalg.cholesky(np.linalg.inv(covariance)).T
-    return root, root @ start.log_costs
-
-
-def _groups() -> tuple[Floats, ...]:
-    """Which costs belong to arithmetic, to memory and to launches."""
-    memory = np.array([cost.startswith("bytes.") for cost in COSTS], dtype=float)
-    launches = np.array([cost.startswith("ops.") or cost == "calls" for cost in COSTS], dtype=float)
-    return 1.0 - memory - launches, memory, launches
+    return Solution(log_costs, covariance)

@@ -9,10 +9,13 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from compress.errors import RecipeError
-from compress.profile.features import COSTS, Layout, Overlap
+from compress.profile.features import COSTS, Layout
 from compress.types import Scheme
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
+# By how much at most the variance of its costs lowers a prediction (its logarithm): how unsure a cost is that no
+# measurement has shown is a guess itself.
+MOST_LOWERED = 0.2
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -43,8 +46,10 @@ class Spread(BaseModel):
 
     `noise` is what no model explains; `directions` is how unsure the costs themselves are: the square root of their
     (log) covariance as a short list of vectors over the names of the costs. A prediction's variance is noise^2 plus
-    the sum of (direction . shares)^2, where `shares` say which cost makes up how much of it; so it is unsure where it
-    rests on costs that few models have shown. The 90 % interval is `low` and `high` of these deviations around it.
+    the sum s^2 of (direction . shares)^2, where `shares` say which cost makes up how much of it; so it is unsure where
+    it rests on costs that few models have shown. What is predicted is the sum of the costs times exp(-s^2), s^2 being
+    at most `MOST_LOWERED`, which has the smallest expected relative error; the 90 % interval is `low` and `high` of
+    these deviations around it.
     """
 
     model_config = _FROZEN
@@ -58,16 +63,15 @@ class Spread(BaseModel):
 class Costs(BaseModel):
     """The costs of one unit, runtime and scheme: nanoseconds for each amount of `features.amounts`.
 
-    A model takes the sum over its ops of amount times `ns_per[name]`, but for what the engines of `overlap` do side by
-    side. `seen` counts the models behind each cost; one that no model showed rests on its prior alone, and the ops
-    that need it are reported as uncovered. `macs_range` is the span of the models behind the fit.
+    A model takes the sum over its ops of amount times `ns_per[name]`, less what `Spread` says of costs that are unsure.
+    `seen` counts the models behind each cost; one that no model showed rests on its prior alone, and the ops that need
+    it are reported as uncovered. `macs_range` is the span of the models behind the fit.
     """
 
     model_config = _FROZEN
 
     layout: Layout
     ns_per: dict[str, NonNegative]
-    overlap: Overlap | None = None
     seen: dict[str, int]
     spread: Spread
     macs_range: tuple[NonNegative, NonNegative]
@@ -83,12 +87,9 @@ class Costs(BaseModel):
         missing = [name for name in COSTS if name not in self.ns_per]
         if missing:
             raise ValueError(f"ns_per needs the keys {', '.join(missing)}")
-        borne = [name for costs in self.overlap.engines.values() for name in costs] if self.overlap else []
-        strange = sorted({*self.ns_per, *borne} - set(COSTS))
+        strange = sorted(set(self.ns_per) - set(COSTS))
         if strange:
             raise ValueError(f"there is no cost {', '.join(strange)}")
-        if len(set(borne)) < len(borne) or (self.overlap and self.overlap.power < 1):
-            raise ValueError("overlap needs a power of at least 1 and engines that share no cost")
         if min(self.layout.channels, self.layout.rows, self.layout.columns) < 1:
             raise ValueError("layout needs blocks of at least 1")
         return self

@@ -1,146 +1,165 @@
-"""How good the predictions are: every fit judged on families it never saw, beside simple baselines on the same rows.
+"""How good the predictions are: every fit judged on families it never saw, beside baselines and the noise ceiling.
 
-The baselines are those a reader would try first: latency from MACs alone, and gradient boosting on eight figures of
-the graph. Both are fitted and judged on the same folds.
+Then what users do with them: what a scheme takes over float (`ratios.py`), a device of their own that was measured ten
+times (`transfer.py`), and the order of a search's candidates (`ranking.py`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from compress.errors import ToolMissing
+from compress.profile.baselines import BASELINES
+from compress.profile.ceiling import Ceiling, ceiling_of
 from compress.profile.constants import HeldOut, rounded
-from compress.profile.features import COSTS
-from compress.profile.fit import SPLIT, Rows, calibrated_units, errors_of, held_out, layout_of, solver_for
-from compress.profile.priors import NOISE
+from compress.profile.judge import SPLIT, Rows, errors_of
+from compress.profile.ratios import JudgedRatio, ratios
 from compress.profile.regression import Floats
-from compress.profile.tables import read_graphs, read_latencies
+from compress.profile.transfer import Transfer, transfers
+from compress.profile.trials import Fits, Flags, Tried, part_of, tried
 from compress.types import Scheme
 
-# A baseline: the design and latencies of the models it may see, and the design of those it must predict.
-Baseline = Callable[[Floats, Floats, Floats], Floats]
-_MATRIX = tuple(f"macs.{key}" for key in ("linear", "matmul"))
-_CONVOLUTIONS = tuple(f"macs.{key}" for key in ("conv", "pointwise_conv", "conv_transpose", "conv3d"))
-_NARROW = ("macs.depthwise_conv", "macs.grouped_conv")
+if TYPE_CHECKING:
+    from compress.profile.ranking import Ranked
+
+# A rank correlation of fewer models than this says nothing and is not shown.
+FEWEST_RANKED = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One fit's errors on held-out families, those of the baselines, and every held-out prediction behind them."""
+    """One fit's errors on held-out families, those of the baselines, and every held-out prediction behind them.
+
+    `known_ops` are the errors over the models that ask for nothing new to the fit; a model that does is reported as
+    not covered by whoever predicts it. A baseline is None where there are too few models for it.
+    """
 
     target: str
     unit: str
     runtime: str
     scheme: Scheme
     model: HeldOut
-    baselines: dict[str, HeldOut]
+    known_ops: HeldOut | None
+    baselines: dict[str, HeldOut | None]
+    ceiling: Ceiling
     predictions: tuple[dict[str, Any], ...]
+
+    @property
+    def not_covered(self) -> int:
+        """How many models ask for an op that the fit behind their prediction had not seen."""
+        return self.model.n - (self.known_ops.n if self.known_ops else 0)
 
     def to_dict(self) -> dict[str, Any]:
         """The judgement as plain JSON data."""
-        record = asdict(self)
-        record["model"] = self.model.model_dump()
-        record["baselines"] = {name: errors.model_dump() for name, errors in self.baselines.items()}
-        return record
+        return {
+            "target": self.target, "unit": self.unit, "runtime": self.runtime, "scheme": self.scheme,
+            "model": _plain(self.model), "not_covered": self.not_covered, "known_ops": _plain(self.known_ops),
+            "baselines": {
+                name: _plain(errors) if errors else {"left_out": f"takes at least {BASELINES[name].fewest} models"}
+                for name, errors in self.baselines.items()
+            },
+            "ceiling": self.ceiling.to_dict(), "predictions": list(self.predictions),
+        }  # fmt: skip
 
 
-def evaluate(tables: Path, only: Sequence[str] = ()) -> list[Judged]:
-    """Every calibrated unit's fits, judged on model families left out one at a time.
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """All of it: the fits, what schemes take over float, devices left out of the fit, and the order of candidates.
+
+    `without_peers` names the fits that could not be left out: no other target has one to start from.
+    """
+
+    fits: tuple[Judged, ...]
+    ratios: tuple[JudgedRatio, ...]
+    transfers: tuple[Transfer, ...]
+    without_peers: tuple[str, ...] = ()
+    ranking: tuple[Ranked, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The evaluation as plain JSON data."""
+        return {
+            "split": SPLIT,
+            "fits": [each.to_dict() for each in self.fits],
+            "ratios": [each.to_dict() for each in self.ratios],
+            "transfers": [each.to_dict() for each in self.transfers],
+            "without_peers": list(self.without_peers),
+            "ranking": [each.to_dict() for each in self.ranking],
+        }
+
+
+def evaluate(tables: Path, only: Sequence[str] = ()) -> Evaluation:
+    """Every calibrated unit's fits (of the targets in `only`), judged on what no fit behind a prediction had seen.
+
+    The ranking is of a table with devices of its own, so it is left out where `only` names targets.
 
     Raises:
         DataError: a table is missing.
         ToolMissing: pandas, pyarrow or scikit-learn is not installed.
     """
-    judged = []
-    for target, name, unit, calibration in calibrated_units(only):
-        graphs = read_graphs(tables, calibration.graphs)
-        for runtime, schemes in calibration.rows.items():
-            for scheme, wanted in schemes.items():
-                layout = layout_of(calibration, scheme)
-                rows = Rows.of(graphs, read_latencies(tables, calibration.table, wanted), layout)
-                trial = held_out(rows, solver_for(rows, unit.kind, layout), NOISE[unit.kind])
-                inside = trial.covered(rows.families)
-                baselines = {
-                    label: errors_of(_left_out(rows, baseline), rows, None) for label, baseline in BASELINES.items()
-                }
-                predictions = tuple(
-                    {"model": model, "family": str(family), "measured_ms": float(measured),
-                     "predicted_ms": float(predicted), "inside": bool(within)}
-                    for model, family, measured, predicted, within in zip(
-                        rows.names, rows.families, rows.measured_ms, trial.predicted_ms, inside, strict=True
-                    )
-                )  # fmt: skip
-                errors = errors_of(trial.predicted_ms, rows, float(inside.mean()))
-                judged.append(Judged(target.name, name, runtime, scheme, errors, baselines, predictions))
-    return judged
+    fits = Fits(tables, only)
+    all_tried = [tried(fits, fit) for fit in fits.wanted()]
+    left_out, without_peers = transfers(fits, all_tried)
+    return Evaluation(
+        fits=tuple(_judged(each, ceiling_of(tables, fits.calibration(each.fit), each.fit)) for each in all_tried),
+        ratios=tuple(ratios(fits, all_tried)),
+        transfers=tuple(left_out),
+        without_peers=tuple(without_peers),
+        ranking=() if only else _ranking(tables),
+    )
 
 
-def write(judged: Sequence[Judged], folder: Path) -> None:
+def write(evaluation: Evaluation, folder: Path) -> None:
     """Writes the evaluation to `folder` as evaluation.json and as a page."""
     from compress.profile.page import render
 
     folder.mkdir(parents=True, exist_ok=True)
     today = date.today().isoformat()
-    record = {"date": today, "split": SPLIT, "fits": [rounded(each.to_dict()) for each in judged]}
+    record = {"date": today} | rounded(evaluation.to_dict())
     (folder / "evaluation.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    (folder / "evaluation.html").write_text(render(judged, today), encoding="utf-8")
+    (folder / "evaluation.html").write_text(render(evaluation, today), encoding="utf-8")
 
 
-def _left_out(rows: Rows, baseline: Baseline) -> Floats:
-    """What a baseline fitted to all other families says of each model."""
-    predicted = np.zeros(len(rows.names))
-    for family in sorted(set(rows.families)):
-        inside = rows.families == family
-        predicted[inside] = baseline(rows.design[~inside], rows.measured_ms[~inside], rows.design[inside])
-    return predicted
+def _ranking(tables: Path) -> tuple[Ranked, ...]:
+    """How well ten measurements rank the variants of one model."""
+    from compress.profile.ranking import ranking
+
+    return tuple(ranking(tables))
 
 
-def _macs(design: Floats) -> Floats:
-    """The MACs of each model, at padded widths."""
-    columns = [COSTS.index(cost) for cost in COSTS if cost.startswith("macs.") and cost.removeprefix("macs.") in _KINDS]
-    return np.asarray(np.maximum(design[:, columns].sum(axis=1), 1.0))
+def _judged(tried: Tried, ceiling: Ceiling) -> Judged:
+    """One fit, judged."""
+    fit, rows, said = tried.fit, tried.fit.rows, tried.trial.predicted_ms
+    inside = tried.trial.covered(rows.folds, rows.families)
+    predictions = tuple(
+        {"model": rows.names[i], "family": str(rows.families[i]), "measured_ms": float(rows.measured_ms[i]),
+         "predicted_ms": float(said[i]), "inside": bool(inside[i]), "not_covered": list(tried.unseen[i])}
+        for i in range(len(rows.names))
+    )  # fmt: skip
+    baselines = {
+        name: errors_of(baseline.held_out(rows), rows, None) if len(rows.names) >= baseline.fewest else None
+        for name, baseline in BASELINES.items()
+    }
+    known = known_errors(said, rows, inside, tried.known)
+    model = errors_of(said, rows, float(inside.mean()))
+    return Judged(fit.target, fit.unit, fit.runtime, fit.scheme, model, known, baselines, ceiling, predictions)
 
 
-_KINDS = tuple(cost.removeprefix("macs.") for cost in (*_MATRIX, *_CONVOLUTIONS, *_NARROW))
+def known_errors(predicted_ms: Floats, rows: Rows, inside: Flags, known: Flags) -> HeldOut | None:
+    """The errors over the models whose ops the fits had seen; None where it is one or none."""
+    if known.sum() < 2:
+        return None
+    return errors_of(predicted_ms[known], part_of(rows, known), float(inside[known].mean()), rows.split)
 
 
-def _by_macs(seen: Floats, measured_ms: Floats, asked: Floats) -> Floats:
-    """A straight line through log latency over log MACs."""
-    slope, offset = np.polyfit(np.log(_macs(seen)), np.log(measured_ms), 1)
-    return np.asarray(np.exp(offset + slope * np.log(_macs(asked))))
+def ranked(errors: HeldOut | None) -> float | None:
+    """The rank correlation, where there are models enough for one."""
+    return errors.spearman if errors and errors.n >= FEWEST_RANKED else None
 
 
-def _features(design: Floats) -> Floats:
-    """Eight figures of each graph, as logarithms: MACs by group, bytes moved, weights, launches."""
-
-    def column(costs: Sequence[str]) -> NDArray[np.float64]:
-        return np.asarray(design[:, [COSTS.index(cost) for cost in costs]].sum(axis=1))
-
-    moved = [cost for cost in COSTS if cost.startswith("bytes.") and cost not in ("bytes.weights", "bytes.far")]
-    figures = [
-        _macs(design), column(_CONVOLUTIONS), column(_NARROW), column(_MATRIX), column(moved),
-        column(["bytes.weights"]), column(["ops.layer"]), column(["ops.other"]),
-    ]  # fmt: skip
-    return np.asarray(np.log1p(np.stack(figures, axis=1)))
-
-
-def _by_boosting(seen: Floats, measured_ms: Floats, asked: Floats) -> Floats:
-    """Gradient boosting on the eight figures of `_features`, with the library's settings but for a fixed seed."""
-    try:
-        from sklearn.ensemble import GradientBoostingRegressor
-    except ImportError as error:
-        raise ToolMissing("scikit-learn (needed by the evaluation only)", "fit") from error
-    model = GradientBoostingRegressor(random_state=0)
-    model.fit(_features(seen), np.log(measured_ms))
-    return np.asarray(np.exp(model.predict(_features(asked))))
-
-
-BASELINES: dict[str, Baseline] = {"MACs alone": _by_macs, "gradient boosting": _by_boosting}
+def _plain(errors: HeldOut | None) -> dict[str, Any] | None:
+    """Errors as plain JSON data, without a rank correlation of a handful of models."""
+    return errors.model_dump() | {"spearman": ranked(errors)} if errors else None

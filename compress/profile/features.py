@@ -25,14 +25,16 @@ FREE = frozenset({"reshape", "constant"})
 _PIECEWISE = frozenset(
     {"relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max", "leaky_relu", "prelu", "_prelu_kernel", "abs"}
 )
-# Ops whose work splits by its leading axes (heads), so that only a slice must fit into the unit's memory at a time.
-_SLICED = frozenset({"matmul", "softmax"})
+# Activations that multiply a value by a function of itself: two passes where others take one.
+_SELF_GATED = frozenset({"silu", "gelu", "mish"})
+# The side of the overlapping windows that kernels for averages are made for.
+_COMMON_AVERAGE = 3
 # Everything an op may ask for; `steps` are counted where outputs are computed side by side (see `Layout.parallel`).
 COSTS = (
     *(f"macs.{key}" for key in LAYERS), "macs.wide_depthwise", "macs.strided_depthwise", "macs.dilated",
-    "outputs", "gathers", "taps", "steps.window", "steps.pointwise",
-    *(f"bytes.{key}" for key in (*LAYERS, *MOVERS)), "bytes.unknown", "bytes.io", "bytes.far", "bytes.weights",
-    "ops.layer", "ops.other", "calls",
+    "outputs", "gathers", "taps", "taps.average", "steps.window", "steps.pointwise",
+    *(f"bytes.{key}" for key in (*LAYERS, *MOVERS)), "bytes.self_gated", "bytes.unknown",
+    "bytes.far", "bytes.weights", "ops.layer", "ops.other", "pixels.in", "bytes.in", "bytes.out", "calls",
 )  # fmt: skip
 # Layers whose kernels gather a window of channels for each output.
 _GATHERING = frozenset({"conv", "pointwise_conv", "conv_transpose", "linear"})
@@ -44,10 +46,10 @@ class Layout:
 
     Kernels compute `channels` outputs at once, of a map whose sides count in steps of `rows` and `columns`; a value
     takes `value_bytes`, a weight `weight_bytes` (as a value where not given). A layer of fewer input channels than
-    `window_channels` gathers them together with its window, so that only both together fill a block. What an op reads
-    and writes beyond `near_bytes` goes through the device's memory. `linked` are the kinds of op that the runtime
-    computes inside the kernel before them. A `parallel` unit has so many lanes that the chain of MACs behind one
-    output takes time by itself.
+    `window_channels` gathers them together with its window, so that only both together fill a block. What of a tensor
+    lies beyond `near_bytes` goes through the device's memory. `linked` are the kinds of op that the runtime computes
+    inside the kernel before them. A `parallel` unit has so many lanes that the chain of MACs behind one output takes
+    time by itself.
     """
 
     channels: int = 1
@@ -59,18 +61,6 @@ class Layout:
     window_channels: int = 8
     near_bytes: float | None = None
     linked: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Overlap:
-    """The engines of a unit that work side by side over a whole model: which costs each of them bears.
-
-    Their times t add as (t1^p + t2^p + ...)^(1/p): one after the other at p = 1, the longest alone at infinity. Costs
-    that no engine bears are waited for.
-    """
-
-    engines: dict[str, tuple[str, ...]]
-    power: float
 
 
 def padded(size: int, block: int) -> int:
@@ -102,7 +92,7 @@ def amounts(op: OpRecord, layout: Layout) -> dict[str, float]:
     inputs = sum([prod(shape) for shape in op.input_shapes])
     outputs = prod(op.output_shape)
     if key not in LAYERS:
-        return _moved(f"bytes.{key if key in MOVERS else 'unknown'}", inputs, outputs, op.output_shape, layout)
+        return _moved(op, key if key in MOVERS else "unknown", layout)
     grown_in, grown_out, grown_macs = _grown(op, key, layout)
     macs = (op.macs or 0) * grown_macs * _grown_map(op.output_shape, layout)
     asked = {f"macs.{key}": macs, "ops.layer": 1.0}
@@ -122,7 +112,8 @@ def amounts(op: OpRecord, layout: Layout) -> dict[str, float]:
         chain = window if key == "depthwise_conv" else window * op.channels[0] * grown_in / groups
         asked["steps.window" if window > 1 else "steps.pointwise"] = float(max(chain, 1))
     asked[f"bytes.{key}"] = (inputs * grown_in + outputs * grown_out) * layout.value_bytes
-    _far(asked, layout, prod(op.output_shape[:-2]) if key in _SLICED else 1.0)
+    sizes = [*(prod(shape) * grown_in for shape in op.input_shapes), outputs * grown_out]
+    _far(asked, sizes, layout, prod(op.output_shape[:-2]) if key == "matmul" else 1.0)
     asked["bytes.weights"] = op.weight_count * grown_macs * (layout.weight_bytes or layout.value_bytes)
     return asked
 
@@ -146,33 +137,71 @@ def _grown(op: OpRecord, key: str, layout: Layout) -> tuple[float, float, float]
 
 
 def total(ops: Sequence[OpRecord], layout: Layout) -> dict[str, float]:
-    """What a model asks for: the sum over its ops, and one call."""
-    sums: dict[str, float] = {"calls": 1.0, "bytes.io": io_bytes(ops, layout)}
+    """What a model asks for: the sum over its ops, and what a call takes around them."""
+    sums = around(ops, layout)
     for op in ops:
         for name, amount in amounts(op, layout).items():
             sums[name] = sums.get(name, 0.0) + amount
     return sums
 
 
-def io_bytes(ops: Sequence[OpRecord], layout: Layout) -> float:
-    """What goes in and out of a model, in the unit's own form: images count with full blocks of channels."""
+def around(ops: Sequence[OpRecord], layout: Layout) -> dict[str, float]:
+    """What a call asks for besides its ops: one call, and values in and out; an image's pixels are put in order."""
     if not ops:
-        return 0.0
-    ends = (ops[0].input_shapes[0] if ops[0].input_shapes else (), ops[-1].output_shape)
-    values = 0.0
-    for shape in ends:
-        grown = padded(shape[1], layout.channels) / shape[1] if len(shape) == 4 and shape[1] else 1.0
-        values += prod(shape) * grown
-    return values * layout.value_bytes
+        return {"calls": 1.0}
+    given = ops[0].input_shapes[0] if ops[0].input_shapes else ()
+    return {
+        "calls": 1.0,
+        "pixels.in": float(given[0] * given[2] * given[3]) if len(given) == 4 else 0.0,
+        "bytes.in": prod(given) * layout.value_bytes,
+        "bytes.out": prod(ops[-1].output_shape) * layout.value_bytes,
+    }
 
 
-def _moved(name: str, inputs: float, outputs: float, shape: tuple[int, ...], layout: Layout) -> dict[str, float]:
+def _moved(op: OpRecord, key: str, layout: Layout) -> dict[str, float]:
     """What an op without MACs asks for: its bytes, in full blocks of channels, and a launch."""
-    width = (shape[1] if len(shape) >= 4 else shape[-1]) if shape else 0
-    grown = padded(width, layout.channels) / width if width else 1.0
-    asked = {name: (inputs + outputs) * grown * layout.value_bytes, "ops.other": 1.0}
-    _far(asked, layout, prod(shape[:-2]) * grown if name.removeprefix("bytes.") in _SLICED else 1.0)
+    shape = op.output_shape
+    grown = _grown_heads(shape, layout) if key == "softmax" else _grown_width(shape, layout)
+    sizes = [prod(each) * grown for each in (*op.input_shapes, shape)]
+    moved = sum(sizes) * layout.value_bytes
+    asked = {f"bytes.{key}": moved, "ops.other": 1.0}
+    if key == "softmax":
+        _far_slices(asked, layout, shape)
+    else:
+        _far(asked, sizes, layout)
+    if key == "transcendental" and op.op.rstrip("_").lower() in _SELF_GATED:
+        asked["bytes.self_gated"] = moved
+    if key == "pool" and op.op.startswith("avg"):
+        window = _average_window(op)
+        if window:
+            asked["taps.average"] = float(prod(shape) * window)
     return asked
+
+
+def _grown_width(shape: tuple[int, ...], layout: Layout) -> float:
+    """By how much a tensor grows when its channels (of a map the second axis, else the last) fill their blocks."""
+    width = (shape[1] if len(shape) >= 4 else shape[-1]) if shape else 0
+    return padded(width, layout.channels) / width if width else 1.0
+
+
+def _grown_heads(shape: tuple[int, ...], layout: Layout) -> float:
+    """By how much the scores of an attention (N, heads, tokens, keys) grow: heads lie where a map has its rows."""
+    if not shape or not prod(shape):
+        return 1.0
+    grown = padded(shape[-1], layout.channels) / shape[-1]
+    return grown * padded(shape[1], layout.rows) / shape[1] if len(shape) == 4 else grown
+
+
+def _average_window(op: OpRecord) -> int:
+    """How many values an average pooling reads for each output where its windows overlap in no common way, else 0."""
+    if len(op.output_shape) != 4 or not op.input_shapes:
+        return 0
+    (rows, columns), (rows_out, columns_out) = op.input_shapes[0][-2:], op.output_shape[-2:]
+    kernel = op.kernel
+    if not kernel and 0 < 2 * (rows - rows_out) < rows_out:
+        kernel = (rows - rows_out + 1, columns - columns_out + 1)  # a stride of 1, nothing padded
+    overlaps = bool(kernel) and kernel[0] * rows_out > rows + kernel[0]
+    return prod(kernel) if overlaps and max(kernel) != _COMMON_AVERAGE else 0
 
 
 def _attention(op: OpRecord, layout: Layout) -> dict[str, float]:
@@ -181,13 +210,12 @@ def _attention(op: OpRecord, layout: Layout) -> dict[str, float]:
     scores = prod(query[:-1]) * key[-2]
     size = layout.value_bytes
     moved = sum([prod(shape) for shape in op.input_shapes]) + 2 * scores + prod(op.output_shape)
+    grown = _grown_heads((*query[:-1], key[-2]), layout)
     asked = {
-        "macs.matmul": float(op.macs or 0), "bytes.matmul": moved * size, "bytes.softmax": 2.0 * scores * size,
+        "macs.matmul": float(op.macs or 0), "bytes.matmul": moved * size, "bytes.softmax": 2.0 * scores * size * grown,
         "ops.layer": 2.0, "ops.other": 1.0,
     }  # fmt: skip
-    heads = prod(query[:-2])
-    if layout.near_bytes is not None:
-        asked["bytes.far"] = 2.0 * heads * max(2.0 * scores * size / heads - layout.near_bytes, 0.0)
+    _far_slices(asked, layout, (*query[:-1], key[-2]))
     return asked
 
 
@@ -199,10 +227,22 @@ def _grown_map(shape: tuple[int, ...], layout: Layout) -> float:
     return padded(rows, layout.rows) * padded(columns, layout.columns) / (rows * columns)
 
 
-def _far(asked: dict[str, float], layout: Layout, slices: float) -> None:
-    """Adds the bytes that do not fit into the unit's own memory, slice by slice where the work splits that way."""
+def _far_slices(asked: dict[str, float], layout: Layout, shape: tuple[int, ...]) -> None:
+    """Adds what of a softmax does not fit into the unit's own memory: it splits by its leading axes, its values not."""
+    slices = prod(shape[:-2]) * (padded(shape[1], layout.rows) / shape[1] if len(shape) == 4 else 1.0)
+    far = asked["bytes.softmax"] - (layout.near_bytes or 0.0) * max(slices, 1.0)
+    if layout.near_bytes is not None and far > 0:
+        asked["bytes.far"] = far
+
+
+def _far(asked: dict[str, float], sizes: Sequence[float], layout: Layout, slices: float = 1.0) -> None:
+    """Adds the bytes of tensors, of so many values in full blocks, that do not fit into the unit's own memory.
+
+    Slice by slice where the work splits so.
+    """
     if layout.near_bytes is None:
         return
-    near = next(amount for name, amount in asked.items() if name.startswith("bytes."))
-    if near > layout.near_bytes * max(slices, 1.0):
-        asked["bytes.far"] = near - layout.near_bytes * max(slices, 1.0)
+    near = layout.near_bytes * max(slices, 1.0)
+    far = sum([max(size * layout.value_bytes - near, 0.0) for size in sizes])
+    if far > 0:
+        asked["bytes.far"] = far

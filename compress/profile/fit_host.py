@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from compress.profile.constants import Costs, Profile, write_profile
 from compress.profile.features import Layout
-from compress.profile.fit import Rows, fit_costs, report_line
+from compress.profile.fit import fit_costs, report_line
 from compress.profile.host_graphs import Layer, Net, to_onnx
+from compress.profile.judge import Rows
 from compress.profile.measure import cpu_name, measure_alternately
 from compress.resources import data_folder
 from compress.targets import load_target

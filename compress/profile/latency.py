@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import exp, lcm, log2, sqrt
 
 from compress.errors import RecipeError, UnknownName
-from compress.profile.constants import Costs, Profile, read_profile
-from compress.profile.features import amounts, io_bytes
+from compress.profile.constants import MOST_LOWERED, Costs, Profile, read_profile
+from compress.profile.features import amounts, around
 from compress.resources import data_folder
 from compress.targets import Target
 from compress.types import Bound, LatencyModel, LatencyPrediction, Number, OpCost, OpRecord, Scheme
@@ -61,8 +61,10 @@ class UnitLatency:
         known = self._known(scheme)
         costs = self.profile.schemes(self.runtime)[known]
         asked = [amounts(op, costs.layout) for op in ops]
-        around = {"calls": 1.0, "bytes.io": io_bytes(ops, costs.layout)}
-        felt = _felt([*asked, around], costs)
+        call = around(ops, costs.layout)
+        unsure = _variance([*asked, call], costs)
+        # A figure that rests on unsure costs is lower than their sum: see `Spread`.
+        felt = {name: ns * 1e-6 * exp(-min(unsure, MOST_LOWERED)) for name, ns in costs.ns_per.items()}
         by_op: list[OpCost] = []
         spent: dict[str, float] = {}
         uncovered: list[str] = []
@@ -73,14 +75,14 @@ class UnitLatency:
             if not covered:
                 uncovered.append(op.name)
                 unsure_ms += cost.latency_ms
-        for name, amount in around.items():
+        for name, amount in call.items():
             spent[name] = amount * felt[name]
             if spent[name] > 0:
-                by_op.append(OpCost(f"({name.rpartition('.')[2]})", "other", "", spent[name], "overhead"))
+                by_op.append(OpCost(f"({name.replace('.', ' ')})", "other", "", spent[name], "overhead"))
         total_ms = sum([cost.latency_ms for cost in by_op])
         wider = 1.0 + _WIDER_PER_OCTAVE * _octaves_outside(sum([op.macs or 0 for op in ops]), costs.macs_range)
         wider *= _UNCOVERED_WIDER if uncovered else 1.0
-        low, high = _interval(spent, total_ms, costs)
+        low, high = _interval(unsure, costs)
         interval = (total_ms * low**wider, total_ms * high**wider + _UNCOVERED_UPPER * unsure_ms)
         latency = Number(total_ms, "ms", "predicted", costs.n, interval, self._source(costs, scheme, known))
         return LatencyPrediction(latency, tuple(by_op), tuple(uncovered))
@@ -131,25 +133,19 @@ def load_latency_model(target: Target, unit: str, runtime: str = "") -> LatencyM
     return UnitLatency(f"{target.name} {unit}", lcm(*multiples.values()), blocks, profile, runtime)
 
 
-def _felt(asked: Sequence[Mapping[str, float]], costs: Costs) -> dict[str, float]:
-    """What one of each amount adds to the latency (ms): its cost, less what hides behind a busier engine.
-
-    The engines' times t_i add as (sum t_i^p)^(1/p). That is also sum t_i (t_i / all)^(p - 1), so each op can be charged
-    its own part and the parts still sum to the whole.
-    """
-    felt = {name: ns * 1e-6 for name, ns in costs.ns_per.items()}
-    if costs.overlap is None:
-        return felt
-    power = costs.overlap.power
-    busy = {
-        engine: sum([wanted[name] * felt[name] for wanted in asked for name in bears if name in wanted])
-        for engine, bears in costs.overlap.engines.items()
-    }
-    both = sum(time**power for time in busy.values()) ** (1 / power)
-    for engine, bears in costs.overlap.engines.items():
-        hidden = (busy[engine] / both) ** (power - 1) if both > 0 else 1.0
-        felt |= {name: felt[name] * hidden for name in bears}
-    return felt
+def _variance(asked: Sequence[Mapping[str, float]], costs: Costs) -> float:
+    """How unsure the costs make the sum of what is asked for: the variance of its logarithm."""
+    spent: dict[str, float] = {}
+    for amounts_of_one in asked:
+        for name, amount in amounts_of_one.items():
+            spent[name] = spent.get(name, 0.0) + amount * costs.ns_per[name]
+    total = sum(spent.values())
+    if total <= 0:
+        return 0.0
+    variance = 0.0
+    for direction in costs.spread.directions:
+        variance += sum([time / total * direction[name] for name, time in spent.items() if name in direction]) ** 2
+    return variance
 
 
 def _charge(
@@ -179,14 +175,10 @@ def _charge(
     return OpCost(op.name, op.kind, op.where, compute + memory + overhead, bound if covered else "unknown"), covered
 
 
-def _interval(spent: Mapping[str, float], total_ms: float, costs: Costs) -> tuple[float, float]:
-    """The two factors of the 90 % interval of a latency that was spent so."""
-    spread = costs.spread
-    variance = spread.noise**2
-    for direction in spread.directions:
-        variance += sum([time / total_ms * direction[name] for name, time in spent.items() if name in direction]) ** 2
-    deviation = sqrt(variance)
-    return exp(-spread.low * deviation), exp(spread.high * deviation)
+def _interval(unsure: float, costs: Costs) -> tuple[float, float]:
+    """The two factors of the 90 % interval of a latency whose costs have this variance."""
+    deviation = sqrt(costs.spread.noise**2 + unsure)
+    return exp(-costs.spread.low * deviation), exp(costs.spread.high * deviation)
 
 
 def _octaves_outside(macs: int, macs_range: tuple[float, float]) -> float:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 from time import perf_counter, perf_counter_ns
 from typing import Any, Protocol
 
@@ -33,7 +34,7 @@ class Session(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What was measured of one artifact. `latency` is the median; latency and load are ms, memory bytes.
+    """What was measured of one artifact. `latency` is the median; latencies and load are ms, memory bytes.
 
     A figure that was not taken has the value None and says why in its source.
     """
@@ -42,6 +43,10 @@ class Measurement:
     first_run: Number
     latency: Number
     latency_p90: Number
+    latency_p95: Number
+    latency_p99: Number
+    latency_mean: Number
+    latency_min: Number
     peak_memory: Number
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,13 +128,17 @@ def _measurement(
     load_ms: float | None, first_ms: float | None, times_ms: list[float], source: str, memory: Number, why: str = ""
 ) -> Measurement:
     """The figures as numbers; `why` replaces the source of those that were not taken."""
-    median, p90 = (float(value) for value in np.percentile(times_ms, [50, 90]))
+    median, p90, p95, p99 = (float(value) for value in np.percentile(times_ms, [50, 90, 95, 99]))
     count = len(times_ms)
     return Measurement(
         load=Number(load_ms, "ms", "measured", None if load_ms is None else 1, source=why or source),
         first_run=Number(first_ms, "ms", "measured", None if first_ms is None else 1, source=why or source),
         latency=Number(median, "ms", "measured", count, source=f"median of {count} runs: {source}"),
         latency_p90=Number(p90, "ms", "measured", count, source=f"90th percentile of {count} runs: {source}"),
+        latency_p95=Number(p95, "ms", "measured", count, source=f"95th percentile of {count} runs: {source}"),
+        latency_p99=Number(p99, "ms", "measured", count, source=f"99th percentile of {count} runs: {source}"),
+        latency_mean=Number(fmean(times_ms), "ms", "measured", count, source=f"mean of {count} runs: {source}"),
+        latency_min=Number(min(times_ms), "ms", "measured", count, source=f"fastest of {count} runs: {source}"),
         peak_memory=memory,
     )
 

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.profile.features import COSTS, LAYERS, MOVERS, Overlap
+from compress.profile.features import COSTS, LAYERS, MOVERS
 
 Kind = Literal["cpu", "gpu", "npu"]
 Floats = NDArray[np.float64]
@@ -45,6 +45,7 @@ class _Unit:
     weight_gbytes_per_s: float
     op_ns: float
     call_ns: float
+    pixel_ns: float
     layers: dict[str, tuple[float, float]]
     extras: dict[str, tuple[float, float]]
 
@@ -52,42 +53,32 @@ class _Unit:
 # A kernel that sees one channel (depthwise) or few (grouped) at a time reuses little of what it loads.
 _UNITS: dict[Kind, _Unit] = {
     "cpu": _Unit(
-        0.5, 1.3, 0.15, 10.0, 12.0, 4e3, 5e4,
+        0.5, 1.3, 0.15, 10.0, 12.0, 4e3, 5e4, 0.3,
         {"pointwise_conv": (0.0, 0.3), "depthwise_conv": (1.5, 0.7), "grouped_conv": (1.5, 1.0),
          "conv_transpose": (0.0, 0.7), "conv3d": (0.5, 0.7), "linear": (0.8, 0.5), "matmul": (0.8, 0.7)},
-        {"outputs": (log(12), 1.0), "gathers": (log(3), 1.0), "taps": (log(3), 1.0),
+        {"outputs": (log(12), 1.0), "gathers": (log(3), 1.0), "taps": (log(3), 1.0), "taps.average": (log(3), 1.0),
          "steps.window": (log(200.0), 0.7), "steps.pointwise": (log(100.0), 0.7),
          "macs.wide_depthwise": (0.0, 1.5), "macs.strided_depthwise": (0.0, 1.5), "macs.dilated": (-1.0, 1.5)},
     ),
     "gpu": _Unit(
-        0.5, 1.3, 0.06, 20.0, 20.0, 3e4, 5e5,
+        0.5, 1.3, 0.06, 20.0, 20.0, 3e4, 5e5, 0.3,
         {"pointwise_conv": (0.0, 0.3), "depthwise_conv": (1.5, 0.7), "grouped_conv": (1.2, 0.7),
          "conv_transpose": (0.3, 0.7), "conv3d": (0.5, 0.7), "linear": (0.8, 0.5), "matmul": (0.8, 0.7)},
-        {"outputs": (log(12), 1.0), "gathers": (log(3), 1.0), "taps": (log(3), 1.0),
+        {"outputs": (log(12), 1.0), "gathers": (log(3), 1.0), "taps": (log(3), 1.0), "taps.average": (log(3), 1.0),
          "steps.window": (log(200.0), 0.7), "steps.pointwise": (log(100.0), 0.7),
          "macs.wide_depthwise": (0.0, 1.5), "macs.strided_depthwise": (0.0, 1.5), "macs.dilated": (-1.0, 1.5)},
     ),
     "npu": _Unit(
-        0.1, 1.0, 0.0067, 50.0, 60.0, 1.5e3, 5e4,
+        0.1, 1.0, 0.0067, 50.0, 60.0, 1.5e3, 5e4, 2.0,
         {"pointwise_conv": (0.0, 0.3), "depthwise_conv": (2.0, 0.7), "grouped_conv": (1.2, 0.7),
          "conv_transpose": (0.5, 0.5), "conv3d": (0.7, 0.7), "linear": (0.0, 0.3), "matmul": (0.7, 0.5)},
-        {"outputs": (-5.0, 0.5), "gathers": (-5.0, 0.5), "taps": (-5.0, 0.5),
+        {"outputs": (-5.0, 0.5), "gathers": (-5.0, 0.5), "taps": (-5.0, 0.5), "taps.average": (8.0, 2.0),
          "steps.window": (log(200.0), 0.7), "steps.pointwise": (log(100.0), 0.7),
          "macs.wide_depthwise": (0.0, 1.0), "macs.strided_depthwise": (0.0, 1.0), "macs.dilated": (0.0, 1.5)},
     ),
 }  # fmt: skip
 # The log error of a prediction that no cost explains: kernels chosen by size, clocks, the repeatability of a job.
-NOISE: dict[Kind, float] = {"cpu": 0.08, "gpu": 0.05, "npu": 0.15}
-# An NPU fetches weights and what its own memory does not hold while its arithmetic goes on.
-_FETCHED = ("bytes.weights", "bytes.far")
-_WAITED = ("calls", "bytes.io")
-OVERLAPS: dict[Kind, Overlap | None] = {
-    "cpu": None,
-    "gpu": None,
-    "npu": Overlap(
-        {"memory": _FETCHED, "compute": tuple(cost for cost in COSTS if cost not in (*_FETCHED, *_WAITED))}, 1.5
-    ),
-}
+NOISE: dict[Kind, float] = {"cpu": 0.08, "gpu": 0.08, "npu": 0.2}
 _MEMORY_SPREAD = 0.4
 _NOT_RELATIVE = frozenset({"steps.window", "steps.pointwise"})
 
@@ -107,7 +98,9 @@ def priors(kind: Kind, ns_per_mac: Floats, value_bytes: float) -> tuple[Prior, .
     others = [f"bytes.{key}" for key in (*LAYERS, *MOVERS) if f"bytes.{key}" != root]
     spread = _MEMORY_SPREAD if kind != "npu" else 0.7
     known += [Prior(cost, root, 0.0, spread) for cost in others]
-    known += [Prior("bytes.unknown", root, log(2.0), 1.0), Prior("bytes.io", root, 0.0, 1.0)]
+    known += [Prior("bytes.unknown", root, log(2.0), 1.0), Prior("bytes.in", root, 0.0, 1.0)]
+    known += [Prior("bytes.out", "bytes.in", 0.0, 1.0), Prior("pixels.in", "", log(unit.pixel_ns), 1.5)]
+    known.append(Prior("bytes.self_gated", "bytes.transcendental", -0.5, 1.0))
     known.append(Prior("bytes.far", "", -log(unit.far_gbytes_per_s), 0.7))
     known.append(Prior("bytes.weights", "", -log(unit.weight_gbytes_per_s), 0.5))
     known += [Prior("ops.layer", "", log(unit.op_ns), 0.7), Prior("ops.other", "", log(unit.op_ns), 0.7)]

@@ -1,8 +1,9 @@
 """The regression behind a profile: the costs that explain measured latencies best, and how sure that makes them.
 
 Costs are positive and differ by orders of magnitude, so everything happens in their logarithms: the fit minimises the
-log ratio of predicted to measured latency (soft L1: a model far off pulls linearly) plus the priors, by damped
-Gauss-Newton steps. The same curvature gives the covariance of the costs (Laplace's approximation; MacKay, 1992).
+log ratio of predicted to measured latency, by the likelihood of Student's t (a model far off, such as one that a
+compiler fell over, pulls little; Lange, Little & Taylor, 1989), plus the priors, by damped Gauss-Newton steps. The
+same curvature gives the covariance of the costs (Laplace's approximation; MacKay, 1992).
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.errors import DataError
-from compress.profile.features import COSTS, Layout, Overlap, total
+from compress.profile.constants import MOST_LOWERED
+from compress.profile.features import COSTS, Layout, total
 from compress.types import OpRecord
 
 Floats = NDArray[np.float64]
 
 _STEPS, _DAMPING = 80, 1e-2
+# The degrees of freedom of Student's t: the fewer, the less a model far off counts.
+_FREEDOM = 2.0
 
 
 def design_of(models: Sequence[Sequence[OpRecord]], layout: Layout) -> Floats:
@@ -36,26 +40,29 @@ class Solution:
 
     log_costs: Floats
     covariance: Floats
-    overlap: Overlap | None
 
     def predict(self, design: Floats) -> tuple[Floats, Floats]:
-        """The latency (ms) of each row of `design`, and the share of each cost in it (rows sum to about 1)."""
-        return _predict(self.log_costs, design, self.overlap)
+        """The latency (ms) of each row of `design`, and the share of each cost in it (rows sum to 1).
+
+        The latency is not the median but what has the smallest expected relative error: a figure twice too high is
+        further off than one half too low. Of a log-normal variable with variance s^2 that is the median times
+        exp(-s^2) (Gneiting, 2011). Here s^2 is what the costs are unsure of; the noise is much the same for all models.
+        """
+        median, shares = _predict(self.log_costs, design)
+        return median * np.exp(-np.minimum(self._variance(shares), MOST_LOWERED)), shares
 
     def deviation(self, shares: Floats, noise: float) -> Floats:
         """The standard deviation of the logarithm of each latency, from the costs' own and the noise."""
-        return np.asarray(np.sqrt(np.einsum("ij,jk,ik->i", shares, self.covariance, shares) + noise**2))
+        return np.asarray(np.sqrt(self._variance(shares) + noise**2))
+
+    def _variance(self, shares: Floats) -> Floats:
+        """The variance of the logarithm of each latency that is due to the costs."""
+        return np.asarray(np.einsum("ij,jk,ik->i", shares, self.covariance, shares))
 
 
-def _predict(log_costs: Floats, design: Floats, overlap: Overlap | None) -> tuple[Floats, Floats]:
+def _predict(log_costs: Floats, design: Floats) -> tuple[Floats, Floats]:
     """Latency (ms) and its derivative by each log cost, over the latency."""
     parts = design * np.exp(log_costs) * 1e-6
-    if overlap is not None:
-        engines = [[COSTS.index(cost) for cost in costs] for costs in overlap.engines.values()]
-        busy = np.stack([parts[:, columns].sum(axis=1) for columns in engines])
-        both = (busy**overlap.power).sum(axis=0) ** (1 / overlap.power)
-        for columns, time in zip(engines, busy, strict=True):
-            parts[:, columns] *= ((time / np.maximum(both, 1e-12)) ** (overlap.power - 1))[:, None]
     sums = parts.sum(axis=1)
     return sums, parts / sums[:, None]
 
@@ -65,7 +72,6 @@ def solve(
     measured_ms: Floats,
     priors: tuple[Floats, Floats],
     noise: float,
-    overlap: Overlap | None = None,
 ) -> Solution:
     """The costs that explain `measured_ms` best under the priors.
 
@@ -74,22 +80,22 @@ def solve(
         measured_ms: latency of each model (models,).
         priors: rows A and numbers b of |A x - b|^2 over the log costs (`priors.as_matrix`).
         noise: the log error that counts as one standard deviation.
-        overlap: the engines of the unit that work side by side, if it has any.
     """
     rows, targets = priors
     target = np.log(measured_ms)
     place: Floats = np.linalg.lstsq(rows, targets, rcond=None)[0].astype(np.float64)
 
     def losses(at: Floats) -> tuple[float, Floats, Floats]:
-        predicted, shares = _predict(at, design, overlap)
+        predicted, shares = _predict(at, design)
         error = (np.log(predicted) - target) / noise
         away = rows @ at - targets
-        return float((np.sqrt(1 + error**2) - 1).sum() + 0.5 * (away**2).sum()), error, shares
+        misfit = 0.5 * (_FREEDOM + 1) * np.log1p(error**2 / _FREEDOM)
+        return float(misfit.sum() + 0.5 * (away**2).sum()), error, shares
 
     loss, error, shares = losses(place)
     damping = _DAMPING
     for _ in range(_STEPS):
-        weight = 1 / np.sqrt(1 + error**2)
+        weight = (_FREEDOM + 1) / (_FREEDOM + error**2)
         gradient = shares.T @ (weight * error) / noise + rows.T @ (rows @ place - targets)
         curvature = _curvature(shares, weight, noise, rows)
         moved = loss
@@ -105,9 +111,9 @@ def solve(
         if loss - moved < 1e-7:
             break
         loss = moved
-    weight = 1 / np.sqrt(1 + error**2)
+    weight = (_FREEDOM + 1) / (_FREEDOM + error**2)
     covariance: Floats = np.linalg.inv(_curvature(shares, weight, noise, rows)).astype(np.float64)
-    return Solution(place, covariance, overlap)
+    return Solution(place, covariance)
 
 
 def _curvature(shares: Floats, weight: Floats, noise: float, rows: Floats) -> Floats:

@@ -7,12 +7,13 @@ of measured latencies (one row per model and setting). Which rows serve a unit i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from compress.errors import DataError, ToolMissing
+from compress.profile.layer_table import graphs_of_layers, plain_model
 from compress.profile.lowering import lowered
 from compress.resources import data_folder
 from compress.types import OpRecord
@@ -51,6 +52,18 @@ _FAMILY = re.compile(r"^([a-z]+?)(?:bc|b)?(v\d)?b?(?=[\d_]|$)")
 # Names that hide a family: all YOLO versions share their blocks, and so do the nets built on them.
 _YOLO = ("yolo", "fastsam")
 _MOST_FALLEN_BACK = 0.05
+# What tables call the name of a model, and its latency.
+_NAMES = ("model", "model_id")
+_VALUES = ("latency_ms", "avg_ms", "value")
+# What marks a model's int8 file in a table that gives it a name of its own.
+_INT8 = "_int8"
+# What a figure of a table that has a unit for each row is in milliseconds.
+_MILLISECONDS: dict[str, Callable[[float], float]] = {
+    "ms": lambda value: value,
+    "s": lambda value: 1000 * value,
+    "iter/s": lambda value: 1000 / value,
+    "fps": lambda value: 1000 / value,
+}
 
 
 def family_of(model: str) -> str:
@@ -67,19 +80,46 @@ def families_of(models: Iterable[str]) -> dict[str, str]:
     return {model: family_of(model.partition("/")[0]) for model in models}
 
 
+def families_in(folder: Path, source: str, models: Iterable[str]) -> dict[str, str]:
+    """The family of each model of this source: as its table of graphs says, else by name."""
+    rebuilt = _rebuilt(source)
+    known: dict[str, str] = {}
+    if rebuilt.exists() and "family" in (table := _read(rebuilt)).columns:
+        known = dict(zip(table["model"], table["family"], strict=True))
+    named = plain_model if _layers(folder, source).exists() else str
+    return {model: known.get(model) or families_of([named(model)])[named(model)] for model in models}
+
+
+def _rebuilt(source: str) -> Path:
+    """Where the graphs of a source lie that were built again."""
+    return data_folder("profiles") / "graphs" / f"{source}.csv.gz"
+
+
+def _layers(folder: Path, source: str) -> Path:
+    """Where the published table of a runtime's own layers lies, if this source is one."""
+    return folder / f"{source}_layers.csv.gz"
+
+
+@cache
 def read_graphs(folder: Path, source: str) -> dict[str, tuple[OpRecord, ...]]:
     """The ops of every model with this source, in execution order, by its name or as "name/component".
 
-    They are those of `graph_ops.parquet` in `folder`; where `profiles/graphs` holds a table of that source (models
-    that were built again since), its graphs come on top and replace those of the same name.
+    They are those of `graph_ops.parquet` in `folder`, or of a table of a runtime's own layers (SOURCE_layers.csv.gz);
+    where `profiles/graphs` holds a table of that source (models that were built again since), its graphs come on top
+    and replace those of the same name.
     """
-    table = _read(folder / "graph_ops.parquet")
-    graphs = _graphs_in(table[table["source"] == source])
-    rebuilt = data_folder("profiles") / "graphs" / f"{source}.csv.gz"
+    if _layers(folder, source).exists():
+        return graphs_of_layers(_read(_layers(folder, source)).to_dict("records"))
+    path = folder / "graph_ops.parquet"
+    rebuilt = _rebuilt(source)
+    graphs: dict[str, tuple[OpRecord, ...]] = {}
+    if path.exists() or not rebuilt.exists():
+        table = _read(path)
+        graphs = _graphs_in(table[table["source"] == source])
     if rebuilt.exists():
         graphs |= _graphs_in(_read(rebuilt))
     if not graphs:
-        raise DataError(f"{folder / 'graph_ops.parquet'}: no graph has source '{source}'")
+        raise DataError(f"{path}: no graph has source '{source}'")
     return graphs
 
 
@@ -92,30 +132,56 @@ def _graphs_in(table: Any) -> dict[str, tuple[OpRecord, ...]]:
     }
 
 
-def read_latencies(folder: Path, table: str, rows: Mapping[str, str]) -> dict[str, float]:
-    """Latency (ms) per model: the median of the rows of `table` where each column in `rows` has that value.
+def read_rows(folder: Path, table: str, rows: Mapping[str, str | tuple[str, ...]]) -> Any:
+    """The rows of `table`, as a data frame, where each column in `rows` has (one of) its values.
 
-    The only component of a model goes by the model's name, one of several as "model/component". Rows of which more
-    than a twentieth of the layers fell back to the CPU are no measurement of the unit and are left out.
+    Rows of which more than a twentieth of the layers fell back to the CPU are no measurement of the unit and are left
+    out.
     """
     path = folder / table
     frame = _read(path)
-    key = "model" if "model" in frame.columns else "model_id"
-    # Counted before rows are left out: a component whose siblings fell back is still no whole model.
-    parts = frame.groupby(key)["component"].nunique() if "component" in frame.columns else None
-    for column, value in rows.items():
+    for column, wanted in rows.items():
         if column not in frame.columns:
             raise DataError(f"{path}: no column '{column}'; the calibration of the target names it")
-        frame = frame[frame[column] == value]
+        frame = frame[frame[column].astype(str).isin([wanted] if isinstance(wanted, str) else wanted)]
     if "layers_cpu" in frame.columns:
         frame = frame[frame["layers_cpu"].fillna(0) <= _MOST_FALLEN_BACK * frame["layers_total"]]
+    return frame
+
+
+def read_latencies(folder: Path, table: str, rows: Mapping[str, str | tuple[str, ...]]) -> dict[str, float]:
+    """Latency (ms) per model: the median of the rows of `table` where each column in `rows` has (one of) its values.
+
+    The only component of a model goes by the model's name, one of several as "model/component"; where the table says
+    what a model was given, as "model @ input". A model's int8 file goes by the model's name. Rows of which more than a
+    twentieth of the layers fell back to the CPU are no measurement of the unit and are left out.
+    """
+    path = folder / table
+    whole = _read(path)
+    key = next(name for name in _NAMES if name in whole.columns)
+    # Counted before rows are left out: a component whose siblings fell back is still no whole model.
+    parts = whole.groupby(key)["component"].nunique() if "component" in whole.columns else None
+    frame = read_rows(folder, table, rows)
     if frame.empty:
         raise DataError(f"{path}: no row has {dict(rows)}; the calibration of the target names them")
-    name = frame[key].astype(str)
+    name = frame[key].astype(str).str.removesuffix(_INT8)
     if parts is not None:
         several = frame[key].map(parts) > 1
         name = name.where(~several, name + "/" + frame["component"].astype(str))
-    return {str(model): float(value) for model, value in frame["latency_ms"].groupby(name).median().items()}
+    if "input" in frame.columns:
+        name = name + " @ " + frame["input"].astype(str)
+    return {str(model): float(value) for model, value in _milliseconds(frame, path).groupby(name).median().items()}
+
+
+def _milliseconds(frame: Any, path: Path) -> Any:
+    """The column of latencies in milliseconds."""
+    column = next(name for name in _VALUES if name in frame.columns)
+    if column != "value":
+        return frame[column]
+    strange = sorted(set(frame["unit"]) - set(_MILLISECONDS))
+    if strange:
+        raise DataError(f"{path}: no latency is in '{strange[0]}'; known are {', '.join(_MILLISECONDS)}")
+    return frame["value"].combine(frame["unit"], lambda value, unit: _MILLISECONDS[unit](value))
 
 
 def _records(rows: Iterable[Mapping[str, Any]]) -> list[OpRecord]:
@@ -131,7 +197,7 @@ def _record(name: str, row: Mapping[str, Any]) -> OpRecord:
     groups, channels, dilation = 1, (0, 0), 1
     kernel: tuple[int, ...] = ()
     stride: tuple[int, ...] = ()
-    kind = _KINDS.get(name, "other")
+    kind = _KINDS.get(name, "other") if _missing(row.get("kind")) else str(row["kind"])
     if name == "convolution":
         groups, channels = int(row["groups"]), (int(row["cin"]), int(row["cout"]))
         kernel, stride = _shape(str(row["kernel"])), _shape(str(row["stride"]))
@@ -139,6 +205,8 @@ def _record(name: str, row: Mapping[str, Any]) -> OpRecord:
         kind = "conv" if groups == 1 else "depthwise_conv" if groups == channels[0] else "grouped_conv"
         if row.get("transposed") == 1:
             kind = "conv_transpose"
+    elif kind == "pool":
+        kernel, stride = _shape(str(row["kernel"])), _shape(str(row["stride"]))
     elif kind in ("linear", "matmul", "attention"):
         channels = (inputs[0][-1], output[-1]) if inputs and inputs[0] else (0, 0)
     macs = None if kind == "other" else int(row["macs"])
@@ -148,6 +216,11 @@ def _record(name: str, row: Mapping[str, Any]) -> OpRecord:
         input_shapes=inputs, output_shape=output, channels=channels, kernel=kernel, stride=stride, groups=groups,
         dilation=dilation,
     )  # fmt: skip
+
+
+def _missing(cell: Any) -> bool:
+    """Whether a cell of a table is empty, or not there."""
+    return cell is None or cell == "" or cell != cell
 
 
 def _shape(text: str) -> tuple[int, ...]:

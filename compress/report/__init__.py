@@ -5,11 +5,11 @@ report.print_report(filled, run_folder)       # the same on the terminal
 """
 
 from compress.report.figure import Figure
+from compress.report.measured import BaselineRow, MeasuredRow, MeasurementFile
 from compress.report.schema import (
     METRICS,
     SCHEMA_VERSION,
     ArtifactRow,
-    BaselineRow,
     BudgetRow,
     Environment,
     Figures,
@@ -37,6 +37,8 @@ __all__ = [
     "Figures",
     "HistoryRow",
     "LayerRow",
+    "MeasuredRow",
+    "MeasurementFile",
     "Pareto",
     "ParetoPoint",
     "Report",

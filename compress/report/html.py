@@ -13,7 +13,7 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
-from compress.report import charts, curves, words
+from compress.report import charts, curves, devices, words
 from compress.report.figure import Figure
 from compress.report.schema import METRICS, Report, StepRow
 
@@ -39,6 +39,7 @@ def render(report: Report) -> str:
             if report.recipe
             else "",
             target=words.target_label(report),
+            measured_on=devices.heading(report),
             status=words.status(report),
             sources=report.target.get("sources") or {},
             facts_of_target={k: v for k, v in report.target.items() if k != "sources" and v not in (None, "", [], {})},
@@ -73,6 +74,7 @@ def _environment() -> jinja2.Environment:
         capital=lambda text: text[:1].upper() + text[1:],
         short=lambda value: value if isinstance(value, str) else json.dumps(value, default=str),
     )
+    environment.globals.update(devices=devices)
     environment.globals.update(titles=words.TITLES, metrics=METRICS, ratio=words.ratio, not_run=words.NOT_RUN, has=has)
     return environment
 

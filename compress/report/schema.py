@@ -3,6 +3,9 @@
 Every measured, predicted or counted number is a `Figure` (value, unit, origin, n, interval, source). Where a field's
 unit is in its name (`latency_ms`), a bare float may be given: it becomes a Figure of the unit and origin written here.
 Every field but a row's name has a default, so that a run that stopped half-way still makes a report.
+
+Version 1.1 added what was measured on devices: `artifacts[].measured` and `measurements` (in `measured.py`); a report
+of version 1.0 reads without them.
 """
 
 from __future__ import annotations
@@ -16,8 +19,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from compress.errors import RunFolderError
 from compress.files import read_json
 from compress.report.figure import Figure, Macs, Milliseconds, Params, Part, Plain, Quality, Rows, Texts, bare, plain
+from compress.report.measured import BaselineRow, MeasuredRow, MeasurementFile
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 METRICS = ("quality", "params", "macs", "size_bytes", "latency")
 """What a step's `before` and `after` may hold, in the order they are shown."""
 _ALIASES = {"size": "size_bytes", "predicted_latency": "latency", "latency_ms": "latency"}
@@ -54,6 +58,7 @@ class ArtifactRow(Part):
     load_ms: Annotated[Figure | None, bare("ms", "measured")] = None
     peak_memory_bytes: Annotated[Figure | None, bare("bytes", "measured")] = None
     predicted_latency: Annotated[Figure | None, bare("ms", "predicted")] = Field(None, description="on the target")
+    measured: list[MeasuredRow] = Field(default_factory=list, description="on devices, by profile.measured")
     passed: bool | None = Field(None, description="None: not checked")
     reason: str = Field("", description="why it failed, or why it was not run or not written")
     delegate: str = ""
@@ -151,16 +156,6 @@ class LayerRow(Part):
     bound: str = Field("", description="what limits it on the target: compute, memory, overhead or unknown")
 
 
-class BaselineRow(Part):
-    """One model of the host comparison, all measured alternately on this host; `latency` is the median."""
-
-    name: str
-    format: str = ""
-    latency: Annotated[Figure | None, bare("ms", "measured")] = None
-    latency_p90: Annotated[Figure | None, bare("ms", "measured")] = None
-    size_bytes: int | None = None
-
-
 class SampleRow(Part):
     """One sample: the picture and each model's answer. Pictures are data URIs (`compress.report.png`)."""
 
@@ -202,6 +197,7 @@ class Report(Part):
     pareto: Pareto | None = None
     layers: list[LayerRow] = Field(default_factory=list)
     baseline: list[BaselineRow] = Field(default_factory=list)
+    measurements: list[MeasurementFile] = Field(default_factory=list, description="the files of profile.measured")
     samples: list[SampleRow] = Field(default_factory=list)
     warnings: Texts = Field(default_factory=list)
     exit_code: Literal[0, 1, 2, 3, 4] | None = Field(None, description="of the command; None while it runs")

@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from compress.report import words
+from compress.report import devices, words
 from compress.report.figure import Figure
 from compress.report.schema import METRICS, ArtifactRow, Report
 
@@ -32,10 +32,13 @@ def parts(report: Report) -> Iterator[RenderableType]:
     side, outcome = words.status(report)
     yield Text.assemble((f"{report.name}: {outcome}", _STYLES[side]))
     yield Text(report.verdict or words.verdict(report))
-    for table in (models(report), budget(report), artifacts(report), baseline(report)):
+    for make in (models, budget, artifacts, measured, baseline):
+        table = make(report)
         if table.row_count:
             yield Text()
             yield table
+        if make is measured:
+            yield from (Text(f"  {line}", style="dim") for line in devices.told(report))
     yield Text()
     yield from (Text(f"warning: {warning}", style="yellow") for warning in report.warnings)
 
@@ -116,6 +119,25 @@ def _check(row: ArtifactRow) -> Text:
     if row.ran_on.startswith(words.NOT_RUN):
         return Text("structure", "yellow")
     return Text("evaluated" if "reference evaluator" in row.ran_on else "passed", "green")
+
+
+def measured(report: Report) -> Table:
+    """Each file on each device it was measured on, beside what was predicted for the target."""
+    title = f"{devices.heading(report)}, beside the prediction for {words.target_label(report)}"
+    table = _table(title, "file", "measured on", "p50", "p90", "predicted", "error", "in interval")
+    table.columns[0].no_wrap = True
+    for column in (1, -1):
+        table.columns[column].justify = "left"
+    for _, artifact, row in devices.rows(report):
+        predicted = artifact.predicted_latency if not row.not_compared else None
+        table.add_row(
+            Text(f"{artifact.format} {artifact.scheme}"),
+            Text(devices.place(row), "yellow" if row.throttled else ""),
+            *(_cell(figure) for figure in (row.latency_p50_ms, row.latency_p90_ms, predicted)),
+            Text(devices.error(row)),
+            Text(devices.inside(row), "bold" if row.in_interval is False else ""),
+        )
+    return table
 
 
 def baseline(report: Report) -> Table:

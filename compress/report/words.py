@@ -166,7 +166,7 @@ def status(report: Report) -> tuple[str, str]:
 def verdict(report: Report) -> str:
     """The outcome in one sentence, from the report's own figures."""
     parts = [part for part in (_costs(report), _speed(report), _quality(report)) if part]
-    start = f"The student {_listed(parts)}" if parts else "The run ended before a student stood"
+    start = f"The student {listed(parts)}" if parts else "The run ended before a student stood"
     ends = [end for end in (_budget(report), _checks(report)) if end]
     return "; ".join([start, *ends]) + "."
 
@@ -213,10 +213,10 @@ def _checks(report: Report) -> str:
     failed = [f"{row.format} {row.scheme}" for row in report.artifacts if row.passed is False]
     checked = sum(row.passed is not None for row in report.artifacts)
     if failed:
-        return f"the check of {_listed(failed)} failed"
+        return f"the check of {listed(failed)} failed"
     return f"{checked} of {len(report.artifacts)} artifacts checked and passed" if checked else ""
 
 
-def _listed(parts: list[str]) -> str:
+def listed(parts: list[str]) -> str:
     """The parts as a list in a sentence: a, b and c."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -9,7 +9,10 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("door", ("__init__", "__main__")),
     ("face", ("cli",)),
     ("clerk", ("adapt",)),
-    ("desk", ("catalogue", "doctor", "estimate", "methods", "schema", "starter", "terminal", "worker")),
+    (
+        "desk",
+        ("catalogue", "doctor", "estimate", "measure_files", "methods", "schema", "starter", "terminal", "worker"),
+    ),
     ("pipeline", ("pipeline",)),
     ("assembly", ("assemble",)),
     ("steps", ("steps",)),

@@ -8,8 +8,7 @@ from math import exp, sqrt
 import pytest
 
 from compress.errors import RecipeError, UnknownName
-from compress.profile.constants import Spread
-from compress.profile.features import Overlap
+from compress.profile.constants import MOST_LOWERED, Spread
 from compress.profile.latency import load_latency_model
 from compress.targets import load_target
 from compress.types import LatencyPrediction, OpRecord
@@ -27,6 +26,7 @@ from tests.profile.stated import (
 
 # conv(4, 4): 9216 MACs, 2048 bytes of maps, 576 of weights.
 MACS, MAPS, WEIGHTS = 4 * 4 * 9 * 64, 2 * 4 * 64 * 4, 4 * 4 * 9 * 4
+UNSURE = Spread(noise=0.1, low=1.0, high=2.0, directions=({"bytes.pool": 0.5, "macs.conv": 0.1}, {"calls": 0.2}))
 
 
 def relative(prediction: LatencyPrediction) -> tuple[float, float]:
@@ -44,8 +44,22 @@ def test_an_op_takes_its_amounts_times_their_costs() -> None:
     assert cost.bound == "memory"
     (cost, _) = stated(ops_layer=1e6).predict([conv(4, 4)], "float32").by_op
     assert cost.bound == "overhead"
-    (*_, ends) = stated(bytes_io=3.0).predict([conv(4, 4)], "float32").by_op
-    assert (ends.name, ends.latency_ms) == ("(io)", pytest.approx(3 * MAPS * 1e-6))
+
+
+def test_a_call_is_charged_for_what_goes_in_and_out_apart_from_its_ops() -> None:
+    model = stated(pixels_in=5.0, bytes_in=3.0, bytes_out=7.0)
+    prediction = model.predict([conv(3, 4), conv(4, 4), linear(4, 10)], "float32")
+    ends = {cost.name: (cost.latency_ms, cost.bound) for cost in prediction.by_op[3:]}
+    assert ends == {
+        "(calls)": (0.01, "overhead"), "(pixels in)": (pytest.approx(5 * 64e-6), "overhead"),
+        "(bytes in)": (pytest.approx(3 * 3 * 64 * 4e-6), "overhead"),
+        "(bytes out)": (pytest.approx(7 * 10 * 4e-6), "overhead"),
+    }  # fmt: skip
+    assert prediction.latency.value == pytest.approx(
+        latency(stated(), [conv(3, 4), conv(4, 4), linear(4, 10)]) + sum(time for time, _ in ends.values()) - 0.01
+    )
+    named = [cost.name for cost in stated(bytes_out=7.0).predict([linear(4, 10)], "float32").by_op]
+    assert named == ["l", "(calls)", "(bytes out)"], "what costs nothing is not listed"
 
 
 def test_every_kind_has_its_own_cost() -> None:
@@ -56,6 +70,12 @@ def test_every_kind_has_its_own_cost() -> None:
     assert latency(stated(bytes_transcendental=2.0), [activation("relu")]) < latency(
         stated(bytes_transcendental=2.0), [activation("gelu")]
     )
+    gated = stated(bytes_self_gated=2.0)
+    assert latency(gated, [activation("gelu")]) == pytest.approx(latency(stated(), [activation("gelu")]) + 2 * 4096e-6)
+    assert latency(gated, [activation("sigmoid")]) == latency(stated(), [activation("sigmoid")])
+    average, most = (replace(plain("pool"), op=op, kernel=(5, 5)) for op in ("avg_pool2d", "max_pool2d"))
+    assert latency(stated(taps_average=2.0), [average]) == pytest.approx(latency(stated(), [average]) + 2 * 25 * 512e-6)
+    assert latency(stated(taps_average=2.0), [most]) == latency(stated(), [most]) == latency(stated(), [average])
 
 
 def test_widths_count_as_the_next_full_block() -> None:
@@ -73,34 +93,12 @@ def test_a_chain_costs_its_steps_on_a_parallel_unit_only() -> None:
 
 
 def test_the_total_is_the_sum_of_the_ops() -> None:
-    for overlap in (None, engines(2.0)):
-        prediction = stated(overlap=overlap).predict([conv(4, 4), plain("pool"), conv(4, 8)], "float32")
+    ops = [conv(4, 4), plain("pool"), conv(4, 8)]
+    for spread in (None, UNSURE):
+        prediction = stated(spread=spread).predict(ops, "float32")
         assert prediction.latency.value == pytest.approx(sum(cost.latency_ms for cost in prediction.by_op))
         assert len(prediction.by_op) == 4
-
-
-def engines(power: float) -> Overlap:
-    return Overlap({"arithmetic": ("macs.conv",), "memory": ("bytes.conv",)}, power)
-
-
-def test_equal_engines_take_the_root_of_two_at_power_two_and_both_times_at_power_one() -> None:
-    alone = MACS * 1e-6
-    rest = (WEIGHTS + 1000 + 10_000) * 1e-6
-    equal = {"bytes_conv": MACS / MAPS}
-    assert latency(stated(overlap=engines(1.0), **equal), [conv(4, 4)]) == pytest.approx(2 * alone + rest)
-    assert latency(stated(overlap=engines(2.0), **equal), [conv(4, 4)]) == pytest.approx(sqrt(2) * alone + rest)
-    assert latency(stated(overlap=engines(64.0), **equal), [conv(4, 4)]) == pytest.approx(alone * 2 ** (1 / 64) + rest)
-    assert latency(stated(overlap=engines(1.0)), [conv(4, 4)]) == pytest.approx(latency(stated(), [conv(4, 4)]))
-
-
-def test_engines_work_side_by_side_over_the_whole_model() -> None:
-    """One op that only computes and one that only moves overlap, though neither could by itself."""
-    model = stated(overlap=Overlap({"a": ("macs.conv",), "b": ("bytes.pool",)}, 2.0), bytes_conv=0.0, bytes_weights=0.0,
-                   ops_layer=0.0, ops_other=0.0, calls=0.0)  # fmt: skip
-    compute, memory = latency(model, [conv(4, 4)]), latency(model, [plain("pool")])
-    both = model.predict([conv(4, 4), plain("pool")], "float32")
-    assert both.latency.value == pytest.approx(sqrt(compute**2 + memory**2))
-    assert both.by_op[0].latency_ms == pytest.approx(compute**2 / sqrt(compute**2 + memory**2)), "each its own part"
+    assert latency(stated(), ops) == pytest.approx(sum(latency(stated(), [op]) for op in ops) - 2 * 0.01), "one call"
 
 
 def test_fused_linked_and_reshaping_ops_are_free() -> None:
@@ -142,17 +140,41 @@ def test_the_interval_is_that_of_the_fit_inside_its_range_and_wider_outside() ->
     assert relative(stated(macs_range=(1, MACS / 2)).predict([conv(4, 4)], "float32")) == pytest.approx(outside[0])
 
 
+def unsure_by(ops: list[OpRecord]) -> float:
+    """The variance that `UNSURE` gives the latency of ops: of each direction, times the shares of its costs."""
+    total = latency(stated(), ops)
+    pool = sum(2 * 512 * 4e-6 for op in ops if op.kind == "pool") / total
+    macs = sum((op.macs or 0) * 1e-6 for op in ops) / total
+    return (0.5 * pool + 0.1 * macs) ** 2 + (0.2 * 0.01 / total) ** 2
+
+
 def test_the_interval_is_wider_where_it_rests_on_costs_that_are_unsure() -> None:
     """Deviation: the noise, and each direction times the shares of its costs."""
-    spread = Spread(noise=0.1, low=1.0, high=2.0, directions=({"bytes.pool": 0.5, "macs.conv": 0.1}, {"calls": 0.2}))
-    prediction = stated(spread=spread).predict([conv(4, 4), plain("pool")], "float32")
-    total = prediction.latency.value
-    assert total is not None
-    pool, call = 2 * 512 * 4e-6 / total, 0.01 / total
-    deviation = sqrt(0.1**2 + (0.5 * pool + 0.1 * MACS * 1e-6 / total) ** 2 + (0.2 * call) ** 2)
+    ops = [conv(4, 4), plain("pool")]
+    prediction = stated(spread=UNSURE).predict(ops, "float32")
+    deviation = sqrt(0.1**2 + unsure_by(ops))
     assert relative(prediction) == pytest.approx((exp(-deviation), exp(2 * deviation)))
-    without = stated(spread=spread).predict([conv(4, 4)], "float32")
+    without = stated(spread=UNSURE).predict([conv(4, 4)], "float32")
     assert relative(without)[1] < relative(prediction)[1]
+
+
+def test_a_figure_that_rests_on_unsure_costs_is_lower_by_their_variance() -> None:
+    """Not by the noise, which is that of every model; so the smallest relative error is to be expected."""
+    for ops in ([conv(4, 4)], [plain("pool")], [conv(4, 4), plain("pool")]):
+        assert latency(stated(spread=UNSURE), ops) == pytest.approx(latency(stated(), ops) * exp(-unsure_by(ops)))
+        noisy = Spread(noise=2.0, low=1.0, high=1.0)
+        assert latency(stated(spread=noisy), ops) == latency(stated(), ops)
+    parts = [[cost.latency_ms for cost in stated(spread=s).predict(ops, "float32").by_op] for s in (UNSURE, None)]
+    assert parts[0] == pytest.approx([part * exp(-unsure_by(ops)) for part in parts[1]]), "each part alike"
+
+
+def test_how_unsure_a_cost_is_lowers_a_figure_by_so_much_at_most() -> None:
+    ops = [plain("pool", (1, 64, 56, 56))]
+    guessed = Spread(noise=0.1, low=1.0, high=1.0, directions=({"bytes.pool": 3.0},))
+    assert latency(stated(spread=guessed), ops) == pytest.approx(latency(stated(), ops) * exp(-MOST_LOWERED))
+    share = 2 * 64 * 56**2 * 4e-6 / latency(stated(), ops)
+    low, _ = relative(stated(spread=guessed).predict(ops, "float32"))
+    assert low == pytest.approx(exp(-sqrt(0.1**2 + (3.0 * share) ** 2))), "the interval still says all of it"
 
 
 def test_a_prediction_says_what_it_is() -> None:

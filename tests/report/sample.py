@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
+from compress.report.measured import BaselineRow, MeasuredRow, MeasurementFile
 from compress.report.png import data_uri
 from compress.report.schema import (
     ArtifactRow,
-    BaselineRow,
     BudgetRow,
     Environment,
     Figure,
@@ -83,6 +83,7 @@ def example() -> Report:
         pareto=pareto(),
         layers=layers(30),
         baseline=baseline(),
+        measurements=[MeasurementFile(path="mine.csv", sha256="ab" * 32, rows=5, matched=4)],
         samples=samples(),
         warnings=["stages.2.1.conv2: 4 channels more than asked were kept, because the target wants multiples of 8"],
         exit_code=0,
@@ -145,8 +146,46 @@ def artifacts() -> list[ArtifactRow]:
                 row.latency_p90 = measured(1.11 * host, "ms", 200, HOST)
                 row.load_ms = measured(4.2 + place, "ms", 1, "one load")
                 row.peak_memory_bytes = measured(18_300_000 + 1e6 * place, "bytes", 1, "a fresh process")
+            row.measured = on_devices(name, scheme)
             rows.append(row)
     return rows
+
+
+def on_devices(format: str, scheme: str) -> list[MeasuredRow]:
+    """A phone that agrees, the same one held back, a host, and a phone that says its mean alone."""
+    if (format, scheme) == ("litert", "w8a8"):
+        return [device_row(2.103), device_row(3.207, line=3, throttled=True, throttled_why="round 3 was 28% slower")]
+    if (format, scheme) == ("onnx", "float32"):
+        return [
+            device_row(0.612, line=4, device="this machine", soc="Example CPU", is_host=True, runtime="onnxruntime")
+        ]
+    if (format, scheme) == ("executorch", "float32"):
+        return [device_row(3.6, line=5, device="acme B 2", latency_is="latency_mean_ms", throttled=None)]
+    return []
+
+
+def device_row(ms: float, line: int = 2, **changes: object) -> MeasuredRow:
+    """A row of mine.csv; the prediction it is held against is 1.913 ms, within 1.49 and 2.33."""
+    by_mean = changes.get("latency_is") == "latency_mean_ms"
+    figures = {"latency_p50_ms": 1.0, "latency_p90_ms": 1.2, "latency_p99_ms": 1.5, "latency_mean_ms": 1.05}
+    predicted = 3.204 if by_mean else 1.913
+    source = f"on acme A 1; mine.csv, line {line}"
+    record = {
+        "file": "mine.csv", "line": line, "device": "acme A 1", "soc": "QTI SM0000", "os": "Android 15", "unit": "cpu",
+        "runtime": "LiteRT", "runtime_version": "2.17.0", "threads": 1, "n": 150, "throttled": False,
+        "governor": "schedutil", "temperature_before_c": 24.7, "temperature_after_c": 26.1, "date": "2026-05-04",
+        "command": "compress profile student.tflite --measure --device adb --out mine.csv",
+        "latency_is": "latency_p50_ms", "first_ms": 4 * ms, "load_ms": 9.5, "peak_memory_bytes": 9_000_000,
+        **{name: measured(share * ms, "ms", 150, source) for name, share in figures.items()},
+    }  # fmt: skip
+    if by_mean:
+        record["latency_p50_ms"] = Figure(unit="ms", origin="measured", source="it prints the mean alone")
+    if changes.get("is_host"):
+        record["not_compared"] = "measured on a host, predicted for pixel-4 cpu"
+    else:
+        record["prediction_error_percent"] = 100 * (predicted / ms - 1)
+        record["in_interval"] = 0.78 * predicted <= ms <= 1.22 * predicted
+    return MeasuredRow.model_validate(record | changes)
 
 
 def steps() -> list[StepRow]:

@@ -44,7 +44,7 @@ __version__ = "9.9"
 class SessionOptions: pass
 class InferenceSession:
     def __init__(self, path, options, providers): pass
-    def get_inputs(self): return [type("Entry", (), {"name": "x"})]
+    def get_inputs(self): return [type("Entry", (), {"name": "x", "type": "tensor(float)"})]
     def run(self, names, feeds): return [np.zeros((1, 5), np.float32)]
 """
 

@@ -102,6 +102,9 @@ def _node(graph: Any, name: str, node: dict[str, Any], place: str) -> OpRecord:
         left, output = base["input_shapes"][0], base["output_shape"]
         base = base | {"op": layer}
         return OpRecord(kind=layer, macs=math.prod(output) * left[-1], channels=(left[-1], output[-1]), **base)
+    if kind == "pool" and "pooling_height" in node:
+        base["kernel"] = (int(node["pooling_height"]), int(node["pooling_width"]))
+        base["stride"] = (int(node["stride_height"]), int(node["stride_width"]))
     return OpRecord(kind=kind, macs=None if kind == "other" else 0, **base)
 
 

@@ -84,6 +84,10 @@ def _record(tflite: Any, model: Any, graph: Any, place: int) -> OpRecord | None:
     if op in _LAYERS:
         shapes = [tflite.shape_of(tensor) for tensor in tensors]
         return _layer(_LAYERS[op], shapes, tflite.shape_of(output), operator.builtinOptions, base)
+    if kind == "pool":
+        options = operator.builtinOptions
+        base["kernel"] = (int(options.filterHeight), int(options.filterWidth))
+        base["stride"] = (int(options.strideH), int(options.strideW))
     if len(base["output_shape"]) < 2 and kind == "other":
         return None  # arithmetic on shapes
     return OpRecord(kind=kind, macs=None if kind == "other" else 0, **base)

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
-from torch.fx.operator_schemas import normalize_function
+from torch.export.graph_signature import InputKind
+from torch.utils._pytree import tree_flatten, tree_map
 
-from compress.errors import ModelError
-from compress.graph.cost import KIND_OF, op_name, where
+from compress.errors import InputError, ModelError
+from compress.graph.cost import where
 from compress.graph.trace import untraceable
 from compress.profile.lowering import lowered
+from compress.profile.read.calls import Calls, tensors_in
+from compress.profile.read.sizes import free_sizes
 from compress.types import OpRecord
-
-_PRODUCTS = frozenset({"matmul", "mm", "bmm", "baddbmm"})
-_LINEARS = frozenset({"linear", "addmm"})
-_QUANTIZERS = ("quantize_per", "dequantize_per", "choose_qparams")
-# Bookkeeping on indices and constants, which no runtime computes at inference.
-_NOTHING = frozenset(
-    "arange full zeros ones zeros_like ones_like full_like linspace scalar_tensor triu tril sym_size detach alias "
-    "lift_fresh_copy dropout feature_dropout _assert_tensor_metadata _assert_async empty new_zeros new_ones empty_like "
-    "fill copy".split()
-)
 
 
 def read_model(model: nn.Module, example_inputs: Sequence[Tensor]) -> tuple[OpRecord, ...]:
@@ -44,109 +36,114 @@ def read_model(model: nn.Module, example_inputs: Sequence[Tensor]) -> tuple[OpRe
     return read_program(program)
 
 
-def read_program(program: ExportedProgram) -> tuple[OpRecord, ...]:
-    """The ops of an exported program, as a mobile runtime runs them; quantize and dequantize ops count nothing."""
+def read_program(
+    program: ExportedProgram, shapes: Sequence[Sequence[int]] = (), notes: list[str] | None = None
+) -> tuple[OpRecord, ...]:
+    """The ops of an exported program, as a mobile runtime runs them; quantize and dequantize ops count nothing.
+
+    Args:
+        program: what `torch.export` gave.
+        shapes: of its inputs, where it leaves sizes free; by default a free batch size is 1.
+        notes: what had to be assumed is added here.
+
+    Raises:
+        InputError: it leaves another size free than the batch, and no shapes are given.
+        ModelError: it computes nothing.
+    """
+    reader = _Reader(_free_sizes(program, shapes, notes if notes is not None else []))
     constants = {
         spec.arg.name
         for spec in program.graph_signature.input_specs
-        if spec.kind is not torch.export.graph_signature.InputKind.USER_INPUT and hasattr(spec.arg, "name")
+        if spec.kind is not InputKind.USER_INPUT and hasattr(spec.arg, "name")
     }
-    weights: set[fx.Node] = {node for node in program.graph.nodes if node.name in constants or node.op == "get_attr"}
-    records: list[OpRecord] = []
-    for node in program.graph.nodes:
-        if node.op != "call_function" or node.target is operator.getitem:
-            if node.op == "call_function" and node.args[0] in weights:
-                weights.add(node)
-            continue
-        if not isinstance(node.target, torch._ops.OpOverload) or not _tensors(node.meta.get("val")):
-            continue
-        sources = [source for source in node.all_input_nodes if _tensors(source.meta.get("val"))]
-        name = op_name(node)
-        if all(source in weights for source in sources):
-            weights.add(node)  # computed from parameters alone, once: a weight too
-        elif name.startswith(_QUANTIZERS) or name in _NOTHING:
-            continue
-        else:
-            records.append(_record(node, name, sources, weights))
-    if not records:
+    reader.read(program.graph_module, constants)
+    if not reader.calls.records:
         raise ModelError("the program computes nothing from its inputs")
-    return lowered(records)
+    return lowered(reader.calls.records)
 
 
-def _tensors(value: Any) -> list[Tensor]:
-    """The tensors in what a node gives."""
-    values = value if isinstance(value, (tuple, list)) else [value]
-    return [each for each in values if isinstance(each, Tensor)]
+def _free_sizes(program: ExportedProgram, shapes: Sequence[Sequence[int]], notes: list[str]) -> dict[Any, int]:
+    """What each free size of the inputs is, by its symbol."""
+    given = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
+    inputs = {
+        spec.arg.name: [size.node.expr if isinstance(size, torch.SymInt) else size for size in given[spec.arg.name].shape]
+        for spec in program.graph_signature.input_specs
+        if spec.kind is InputKind.USER_INPUT and isinstance(given.get(getattr(spec.arg, "name", "")), Tensor)
+    }  # fmt: skip
+    return free_sizes(inputs, shapes, notes)
 
 
-def _shape(value: Any) -> tuple[int, ...]:
-    """The shape of the first tensor in a value, symbolic sizes as their hint."""
-    return tuple(int(size) for size in _tensors(value)[0].shape)
+class _Reader:
+    """Walks a graph with the shapes of its values, free sizes put in."""
+
+    def __init__(self, sizes: Mapping[Any, int]) -> None:
+        self.calls, self.sizes = Calls(), sizes
+        self.done: dict[Hashable, Any] = {}
+
+    def read(self, module: fx.GraphModule, constants: set[str], fed: Sequence[Any] | None = None) -> Any:
+        """Adds the ops of a graph and returns what it gives; `fed` has its inputs' values where another graph runs it."""
+        values: dict[fx.Node, Any] = {}
+        given = iter(fed or ())
+        for node in module.graph.nodes:
+            if node.op == "output":
+                return tree_map(lambda arg: values.get(arg, arg) if isinstance(arg, fx.Node) else arg, node.args[0])
+            if node.op == "get_attr" and isinstance(getattr(module, str(node.target), None), fx.GraphModule):
+                values[node] = getattr(module, str(node.target))
+            elif node.op == "placeholder" and fed is not None:
+                values[node] = next(given)
+            else:
+                values[node] = self._value(node, values)
+                if node.op == "get_attr" or node.name in constants:
+                    self.calls.hold(*tensors_in(values[node]))
+        return None
+
+    def _value(self, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
+        """What a node gives; a call is added to the ops."""
+        if node.op != "call_function":
+            return self._sized(node.meta.get("val"))
+        args, kwargs = (
+            tree_map(lambda arg: values[arg] if isinstance(arg, fx.Node) else arg, part)
+            for part in (node.args, node.kwargs)
+        )
+        if node.target is operator.getitem:
+            return args[0][args[1]]
+        inner = [arg for arg in args if isinstance(arg, fx.GraphModule)]
+        if len(inner) == 1:  # a part that runs under other settings (no_grad, autocast)
+            return self.read(inner[0], set(), [arg for arg in args[args.index(inner[0]) + 1 :]])
+        once = _identity(node, args, kwargs)
+        if once is not None and once in self.done:  # converters compute the same thing once
+            return self.done[once]
+        output = self._sized(node.meta.get("val"))
+        if once is not None:
+            self.done[once] = output
+        self.calls.add(node.target, args, kwargs, output, node.name, where(node))
+        return output
+
+    def _sized(self, value: Any) -> Any:
+        """A node's fake value with every size a number: tensors on the meta device."""
+        return tree_map(self._one_sized, value)
+
+    def _one_sized(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return torch.empty([self._number(size) for size in value.shape], dtype=value.dtype, device="meta")
+        return self._number(value) if isinstance(value, torch.SymInt) else value
+
+    def _number(self, size: Any) -> int:
+        """A size as a number; 1 where it follows from values, not from shapes."""
+        if not isinstance(size, torch.SymInt):
+            return int(size)
+        number = size.node.expr.xreplace(dict(self.sizes))
+        return int(number) if number.is_number else 1
 
 
-def _record(node: fx.Node, name: str, sources: Sequence[fx.Node], weights: set[fx.Node]) -> OpRecord:
-    """One op as a record."""
-    fed = [source for source in sources if source not in weights]
-    held = [source for source in sources if source in weights]
-    output = _shape(node.meta["val"])
-    base: dict[str, Any] = {
-        "name": node.name,
-        "op": name,
-        "where": where(node),
-        "input_shapes": tuple(_shape(source.meta["val"]) for source in fed),
-        "output_shape": output,
-        "weight_count": sum(math.prod(_shape(source.meta["val"])) for source in held),
-    }
-    given = _arguments(node)
-    if name.startswith(("conv", "_convolution")):
-        return _convolution(name, given, base)
-    if name in _LINEARS or (name in _PRODUCTS and held):
-        left = base["input_shapes"][0] if base["input_shapes"] else output
-        return OpRecord(kind="linear", macs=math.prod(output) * left[-1], channels=(left[-1], output[-1]), **base)
-    if name in _PRODUCTS:
-        left, right = (_shape(factor.meta["val"]) for factor in node.args[-2:])  # type: ignore[union-attr]
-        base["input_shapes"] = (left, right)
-        return OpRecord(kind="matmul", macs=math.prod(output) * left[-1], channels=(left[-1], output[-1]), **base)
-    if "scaled_dot_product" in name:
-        query, key, value = (_shape(given[part].meta["val"]) for part in ("query", "key", "value"))
-        base["input_shapes"] = (query, key, value)
-        macs = math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
-        return OpRecord(kind="attention", macs=macs, channels=(query[-1], value[-1]), **base)
-    kind = KIND_OF.get(name.removesuffix("_copy").removeprefix("_") if name not in KIND_OF else name, "other")
-    if kind == "gather":
-        base["weight_count"] = 0  # it reads the rows it gives, not the table
-    return OpRecord(kind=kind, macs=None if kind == "other" else 0, **base)
+def _identity(node: fx.Node, args: Any, kwargs: Any) -> Hashable | None:
+    """What tells a call from any other of another result; None where it may write, or draws numbers."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or schema.is_mutable or torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+        return None
+    leaves, structure = tree_flatten((args, kwargs))
+    parts = tuple((id(leaf) if isinstance(leaf, Tensor) else repr(leaf), type(leaf)) for leaf in leaves)
+    return (node.target, structure, parts)
 
 
-def _arguments(node: fx.Node) -> dict[str, Any]:
-    """The arguments of an op by their names in its schema."""
-    assert callable(node.target)
-    normal = normalize_function(node.target, node.args, node.kwargs, normalize_to_only_use_kwargs=True)  # type: ignore[arg-type]
-    return dict(normal.kwargs) if normal is not None else {}
-
-
-def _convolution(name: str, given: dict[str, Any], base: dict[str, Any]) -> OpRecord:
-    """A convolution of any rank, transposed or not."""
-    shape, output = _shape(given["input"].meta["val"]), base["output_shape"]
-    weight = _shape(given["weight"].meta["val"])
-    transposed = "transpose" in name or bool(given.get("transposed"))
-    groups = int(given.get("groups") or 1)
-    channels = (shape[1], output[1])
-    kind = "conv" if groups == 1 else "depthwise_conv" if groups == channels[0] else "grouped_conv"
-    positions = math.prod((shape if transposed else output)[2:]) * shape[0]
-    return OpRecord(
-        kind="conv_transpose" if transposed else kind,
-        macs=positions * math.prod(weight),
-        channels=channels,
-        kernel=weight[2:],
-        stride=_sizes(given.get("stride"), len(weight) - 2),
-        groups=groups,
-        dilation=max(_sizes(given.get("dilation"), len(weight) - 2)),
-        **base,
-    )
-
-
-def _sizes(value: Any, count: int) -> tuple[int, ...]:
-    """A setting as one number for each dimension; 1 where it is not given."""
-    values = list(value) if isinstance(value, Sequence) else [1 if value is None else value]
-    return tuple(int(each) for each in (values * count if len(values) == 1 else values or [1] * count))
+__all__ = ["InputError", "read_model", "read_program"]
