@@ -17,6 +17,7 @@ from compress.estimate import read
 from compress.profile.calibrate import Calibration, calibrate
 from compress.profile.constants import Costs, Profile, read_profile, write_profile
 from compress.profile.judge import Rows
+from compress.profile.latency import ALIASES
 from compress.resources import data_folder
 from compress.targets import Target, list_targets, load_target
 from compress.types import OpRecord, Scheme
@@ -39,7 +40,13 @@ class Adapted:
 
 
 def adapt(
-    measurements: Path, name: str, like: str = "", unit: str = "cpu", scheme: Scheme = "float32", out: Path = Path(".")
+    measurements: Path,
+    name: str,
+    like: str = "",
+    unit: str = "cpu",
+    scheme: Scheme = "float32",
+    runtime: str = "",
+    out: Path = Path("."),
 ) -> Adapted:
     """Writes a target and a profile for a device that was measured a few times.
 
@@ -47,10 +54,12 @@ def adapt(
         measurements: a CSV file with the columns model (see `estimate`), latency_ms and, for torch models, input, as
             `compress profile --measure --out` writes it: rows of another unit or scheme, and throttled ones, are left
             out with a warning. The others must be of one device, runtime and number of threads, where they say so.
-        name: what the new target is to be called.
-        like: the shipped target to start from; by default the one that does best on the measurements.
+        name: the device that was measured: a shipped target, or what a new one is to be called.
+        like: the shipped target to start from; by default the device itself if it is shipped with a profile of the
+            unit, or else the one that does best on the measurements.
         unit: the compute unit that was measured.
         scheme: what the models were measured in.
+        runtime: the runtime of the profiles to start from; by default the one that does best.
         out: the folder to write NAME.yaml and NAME-UNIT.json to.
 
     Raises:
@@ -61,21 +70,23 @@ def adapt(
     conditions = _conditions(measurements, rows)
     ops, measured = _read(measurements, rows)
     source = f"{measurements.name}: {len(measured)} measurements{_described(conditions)}"
-    found: dict[str, Calibration] = {}
-    for base, costs in _bases(like, unit, scheme):
-        found[base] = calibrate(costs, Rows.of(ops, measured, costs.layout), source)
+    found: dict[tuple[str, str], Calibration] = {}
+    for base, known_as, costs in _bases(like, name, unit, scheme, ALIASES.get(runtime, runtime)):
+        found[base, known_as] = calibrate(costs, Rows.of(ops, measured, costs.layout), source)
     if not found:
-        raise DataError(f"no shipped target has a profile of a {unit} at {scheme} to start from")
+        with_runtime = f" with {runtime}" if runtime else ""
+        raise DataError(f"no shipped target has a profile of a {unit} at {scheme}{with_runtime} to start from")
     best = min(found, key=lambda base: found[base].mape_after)
-    described = load_target(best)
-    profile = _profile(name, unit, described, found[best].costs, scheme, source, conditions)
+    described = load_target(best[0])
+    profile = _profile(name, unit, described, best[1], found[best].costs, scheme, source, conditions)
     out.mkdir(parents=True, exist_ok=True)
     written = out / f"{name}-{unit}.json"
     write_profile(profile, written)
     target = out / f"{name}.yaml"
     made = _target(name, unit, described, written.name, scheme, source, conditions)
     target.write_text(yaml.safe_dump(made, sort_keys=False))
-    return Adapted(target, written, best, found[best], {base: each.mape_after for base, each in found.items()})
+    tried = {" ".join(base): each.mape_after for base, each in found.items()}
+    return Adapted(target, written, " ".join(best), found[best], tried)
 
 
 def _rows(path: Path, unit: str, scheme: str) -> dict[int, dict[str, str]]:
@@ -151,24 +162,34 @@ def _unfit(row: dict[str, str], unit: str, scheme: str) -> str:
     return "throttled" if row.get("throttled") == "yes" else ""
 
 
-def _bases(like: str, unit: str, scheme: Scheme) -> list[tuple[str, Costs]]:
-    """The shipped costs that an adaptation may start from: the first runtime of each target that has the unit."""
+def _bases(like: str, name: str, unit: str, scheme: Scheme, runtime: str) -> list[tuple[str, str, Costs]]:
+    """The shipped costs that an adaptation may start from, each with its target and runtime."""
     found = []
-    for name in [like] if like else list_targets():
-        described = load_target(name).units.get(unit)
+    for base in [like] if like else list_targets():
+        described = load_target(base).units.get(unit)
         if described is None or not described.profile:
             continue
-        costs = read_profile(data_folder("profiles") / described.profile).schemes().get(scheme)
-        if costs is not None:
-            found.append((name, costs))
-    return found
+        runtimes = read_profile(data_folder("profiles") / described.profile).runtimes
+        found += [
+            (base, known_as, schemes[scheme])
+            for known_as, schemes in runtimes.items()
+            if scheme in schemes and runtime in ("", known_as)
+        ]
+    own = [each for each in found if each[0] == name]
+    return found if like else own or found
 
 
 def _profile(
-    name: str, unit: str, base: Target, costs: Costs, scheme: Scheme, source: str, conditions: dict[str, str]
+    name: str,
+    unit: str,
+    base: Target,
+    runtime: str,
+    costs: Costs,
+    scheme: Scheme,
+    source: str,
+    conditions: dict[str, str],
 ) -> Profile:
     old = read_profile(data_folder("profiles") / base.unit(unit).profile)
-    runtime = next(iter(old.runtimes))
     return Profile(
         target=name,
         unit=unit,

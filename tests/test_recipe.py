@@ -108,6 +108,17 @@ def test_repeated_formats_are_written_once() -> None:
     assert make_recipe(record(steps=[{"export": {"formats": ["onnx", "onnx"]}}])).steps[0].settings.formats == ("onnx",)
 
 
+def test_files_of_measurements_may_be_one_or_several() -> None:
+    def measured(value: Any) -> Any:
+        recipe = make_recipe(record(steps=["export", {"profile": {"measured": value}}]))
+        assert make_recipe(recipe.to_dict()) == recipe
+        return recipe.steps[1].settings.measured
+
+    assert measured("mine.csv") == ("mine.csv",)
+    assert measured(["mine.csv", "other/more.csv", "mine.csv"]) == ("mine.csv", "other/more.csv")
+    assert make_recipe(record()).steps[-1].settings.measured == ()
+
+
 # Files that are no recipe
 
 
@@ -186,6 +197,9 @@ def test_a_missing_inner_key_has_its_parents_line(write: Any) -> None:
         ("quantize: {}", "quantize: {scheme: w8a9}", 13, "w8a8"),
         ("[onnx, litert]", "[onnx, lite]", 14, "did you mean litert"),
         ("[onnx, litert]", "[]", 14, "at least one format"),
+        ("profile: {}", "profile: {measured: 3}", 16, "steps.6.profile.measured"),
+        ("profile: {}", "profile: {measured: [mine.csv, 3]}", 16, "steps.6.profile.measured.1"),
+        ("profile: {}", "profile: {measuerd: mine.csv}", 16, "did you mean measured"),
         ("name: small", "name: small/er", 1, "name"),
         ("name: small", "name: small\nseed: -1", 2, "seed"),
         ("name: small", "name: small\ntrain: {strategy: dpp}", 2, "did you mean ddp"),

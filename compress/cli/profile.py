@@ -225,26 +225,34 @@ def calibrate(
     measurements: Annotated[
         Path, typer.Argument(metavar="MEASUREMENTS.csv", help="Columns: model, latency_ms, and input for torch models.")
     ],
-    name: Annotated[str, typer.Option("--name", metavar="NAME", help="What the new target is called.")],
+    name: Annotated[
+        str, typer.Option("--target", metavar="NAME", help="The device: a shipped target, or a name for a new one.")
+    ],
     like: Annotated[
-        str, typer.Option("--target", metavar="NAME", help="Start from this target; by default the one that does best.")
+        str,
+        typer.Option(
+            "--like", metavar="NAME", help="Start from this target; by default from itself, or the one that does best."
+        ),
     ] = "",
     unit: Annotated[str, typer.Option("--unit", metavar="NAME", help="cpu, gpu or npu.")] = "cpu",
     scheme: Annotated[str, typer.Option("--scheme", metavar="NAME", help="What was measured.")] = "float32",
+    runtime: Annotated[
+        str, typer.Option("--runtime", metavar="NAME", help="Start from this runtime's fits; by default any.")
+    ] = "",
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where to write the target.")] = Path("."),
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """Adapt a profile to another device, or to a new version of a runtime, with 5 to 20 own measurements.
 
-    Writes NAME.yaml and NAME-UNIT.json, for --target FOLDER/NAME.yaml, and says by how much the error fell: on each
-    measurement, as predicted from all the others.
+    Writes NAME.yaml and NAME-UNIT.json, which others take as --target FOLDER/NAME.yaml, and says by how much the error
+    fell: on each measurement, as predicted from all the others.
     """
     with guarded(verbose, as_json):
         from compress.adapt import adapt
 
         with stdout_for_json(as_json):
-            adapted = adapt(measurements, name, like, unit, scheme, out)  # type: ignore[arg-type]
+            adapted = adapt(measurements, name, like, unit, scheme, runtime, out)  # type: ignore[arg-type]
         found = adapted.calibration
         record = {
             "target": str(adapted.target), "profile": str(adapted.profile), "base": adapted.base, "n": found.costs.n,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import exp, lcm, log2, sqrt
 
 from compress.errors import RecipeError, UnknownName
@@ -33,6 +34,10 @@ STAND_INS: dict[Scheme, Scheme] = {
 ALIASES = {"tflite": "litert", "qnn": "qnn_dlc", "ort": "onnx", "onnxruntime": "onnx"}
 
 
+# A search changes few ops of a model at a time: what the others ask for is known. Nobody may change what this returns.
+_amounts = lru_cache(maxsize=1 << 16)(amounts)
+
+
 @dataclass(slots=True)
 class UnitLatency:
     """The latency model of one compute unit and runtime, from its profile. Pure Python, about 10 us per op.
@@ -60,7 +65,7 @@ class UnitLatency:
         """
         known = self._known(scheme)
         costs = self.profile.schemes(self.runtime)[known]
-        asked = [amounts(op, costs.layout) for op in ops]
+        asked = [_amounts(op, costs.layout) for op in ops]
         call = around(ops, costs.layout)
         unsure = _variance([*asked, call], costs)
         # A figure that rests on unsure costs is lower than their sum: see `Spread`.

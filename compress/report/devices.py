@@ -62,10 +62,10 @@ def conditions(row: MeasuredRow) -> list[str]:
 
 
 def remarks(row: MeasuredRow) -> list[str]:
-    """What is to be known of a row beside its figures."""
+    """What is to be known of a row beside its figures and conditions."""
     is_mean = row.latency_is == "latency_mean_ms"
     mean = [f"the mean stands for the median: {words.text(row.latency_mean_ms)}"] if is_mean else []
-    return [*mean, *([f"not compared: {row.not_compared}"] if row.not_compared else []), *row.notes]
+    return [*mean, *row.notes]
 
 
 def told(report: Report) -> list[str]:
@@ -76,6 +76,7 @@ def told(report: Report) -> list[str]:
         name = f"{artifact.format} {artifact.scheme}"
         soc = f" ({row.soc})" if row.soc else ""
         held.setdefault(f"{row.label}{soc}, {row.unit}: {', '.join(conditions(row))}", []).append(name)
-        for remark in remarks(row):
+        why = [f"not compared: {row.not_compared}"] if row.not_compared else []
+        for remark in [*why, *remarks(row)]:
             known.setdefault(remark, []).append(name)
     return [f"{what} [{', '.join(dict.fromkeys(names))}]" for group in (held, known) for what, names in group.items()]

@@ -172,6 +172,11 @@ def test_the_schema_has_every_key_of_a_recipe(capsys: Capture) -> None:
         assert definition["additionalProperties"] is False
 
 
+def test_an_editor_takes_one_file_of_measurements_or_several(capsys: Capture) -> None:
+    forms = json_of(capsys, "schema")["$defs"]["Profile"]["properties"]["measured"]["anyOf"]
+    assert [form["type"] for form in forms] == ["string", "array"]
+
+
 def test_every_reference_of_the_schema_leads_somewhere(capsys: Capture) -> None:
     schema = json_of(capsys, "schema")
     references: list[str] = []

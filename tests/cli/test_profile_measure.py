@@ -206,7 +206,7 @@ def test_the_rows_of_a_phone_go_straight_into_calibrate(phone: FakePhone, tmp_pa
     other = rows_of(out)[0] | {"unit": "gpu", "latency_ms": "1000"}
     with out.open("a", newline="") as file:
         csv.DictWriter(file, list(other)).writerow(other)
-    asked = ("calibrate", str(out), "--name", "mine", "--target", "pixel-4", "--out", str(tmp_path / "mine"))
+    asked = ("calibrate", str(out), "--target", "mine", "--like", "pixel-4", "--out", str(tmp_path / "mine"))
     with pytest.warns(UserWarning, match=r"left out line 7 \(throttled\), line 8 \(unit gpu, not cpu\)"):
         found = json_of(capsys, *asked)
     assert found["n"] == 5 and found["mape_before"] == pytest.approx(0.5, abs=1e-3)
@@ -233,7 +233,7 @@ def test_rows_of_several_devices_or_runtimes_are_not_calibrated_as_one(tmp_path:
             writer = csv.DictWriter(file, list(row))
             writer.writeheader()
             writer.writerows([row, row | {column: value}])
-        asked = ["profile", "calibrate", str(out), "--name", "mine", "--target", "host", "--out", str(tmp_path)]
+        asked = ["profile", "calibrate", str(out), "--target", "mine", "--like", "host", "--out", str(tmp_path)]
         capsys.readouterr()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -113,7 +113,7 @@ def measured(path: Path, models: str, factor: float, names: tuple[str, ...]) -> 
 def test_calibrating_finds_a_phone_that_is_twice_as_slow(models: str, tmp_path: Path, capsys: Capture) -> None:
     rows = measured(tmp_path / "mine.csv", models, 2.0, ("w16", "w32", "w64", "deep", "mobile"))
     out = tmp_path / "out"
-    found = json_of(capsys, "profile", "calibrate", str(rows), "--name", "mine", "--target", "pixel-4",
+    found = json_of(capsys, "profile", "calibrate", str(rows), "--target", "mine", "--like", "pixel-4",
                     "--out", str(out), "--json")  # fmt: skip
     assert found["mape_before"] == pytest.approx(0.5) and found["mape_after"] < 0.05
     ours = estimate(f"{models}:small", str(out / "mine.yaml"), "cpu", inputs=["1x3x96x96"]).prediction.latency
@@ -124,9 +124,18 @@ def test_calibrating_finds_a_phone_that_is_twice_as_slow(models: str, tmp_path: 
 
 def test_calibrating_takes_the_target_that_does_best(models: str, tmp_path: Path, capsys: Capture) -> None:
     rows = measured(tmp_path / "mine.csv", models, 1.0, ("w16", "w32", "w64", "deep", "mobile"))
-    found = json_of(capsys, "profile", "calibrate", str(rows), "--name", "mine", "--out", str(tmp_path), "--json")
+    found = json_of(capsys, "profile", "calibrate", str(rows), "--target", "mine", "--out", str(tmp_path), "--json")
     assert found["base"] == min(found["tried"], key=found["tried"].get) and len(found["tried"]) > 3
-    assert found["tried"]["pixel-4"] == pytest.approx(0.0, abs=0.02)
+    assert found["tried"]["pixel-4 litert"] == pytest.approx(0.0, abs=0.02)
+
+
+def test_a_shipped_target_starts_from_itself(models: str, tmp_path: Path, capsys: Capture) -> None:
+    rows = measured(tmp_path / "mine.csv", models, 1.3, ("w16", "w32", "w64", "deep", "mobile"))
+    asked = ("profile", "calibrate", str(rows), "--target", "pixel-4", "--out", str(tmp_path), "--json")
+    found = json_of(capsys, *asked)
+    assert found["base"] == "pixel-4 litert" and list(found["tried"]) == ["pixel-4 litert"]
+    assert found["mape_after"] < 0.05 < found["mape_before"]
+    assert main([*asked, "--runtime", "qnn_dlc"]) == 2 and "qnn_dlc to start from" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("text", "error", "words"), [

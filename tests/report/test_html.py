@@ -162,7 +162,8 @@ def test_nothing_is_fetched_and_only_our_scripts_may_run(page):
 
 def test_headings_tables_and_pictures_can_be_read_aloud(page):
     assert page.headings[0] == "cifar10-resnet20"
-    wanted = ["Teacher and student", "Budget", "Artifacts", "What each step contributed", "Search: the Pareto front"]
+    wanted = ["Teacher and student", "Budget", "Artifacts", "Measured on acme A 1, acme B 2 and a host"]
+    wanted += ["What each step contributed", "Search: the Pareto front"]
     wanted += ["Layer by layer", "Training", "Samples", "Measured on this host, not on pixel-4 cpu", "Reproduce"]
     assert [h for h in page.headings if h in wanted] == wanted
     assert all(e.get("alt") for e in page.elements if e["tag"] == "img")
@@ -172,6 +173,32 @@ def test_headings_tables_and_pictures_can_be_read_aloud(page):
     assert len(ids) == len(set(ids))
     links = [e["href"][1:] for e in page.elements if e["tag"] == "a"]
     assert links and set(links) <= set(ids)
+
+
+def device_tables(page):
+    """The texts of the rows of the section on devices, two for each measurement."""
+    start = next(n for n, e in enumerate(page.elements) if e.get("id") == "devices")
+    end = next(n for n, e in enumerate(page.elements) if n > start and e["tag"] == "section")
+    return [" ".join(e["text"].split()) for e in page.elements[start:end] if e["tag"] == "tr"][1:]
+
+
+def test_each_measurement_on_a_device_has_its_prediction_and_conditions(page):
+    host, _, cool, conditions, hot, why, *_ = device_tables(page)
+    assert cool == "litertw8a8 acme A 1, cpu 2.10 msm2.52 msm 1.91 ms [1.49, 2.33]p −9.03 %too low inside"
+    assert conditions.startswith("150 runsLiteRT 2.17.01 threadgovernor schedutil") and "not throttled" in conditions
+    assert "mine.csv, line 2" in conditions
+    assert "throttled" not in cool and "acme A 1, cputhrottled" in hot and hot.endswith("outside")
+    assert "round 3 was 28% slower" in why
+    assert "a host, cpu" in host and host.endswith("not compared: measured on a host, predicted for pixel-4 cpu")
+
+
+def test_without_measurements_there_is_no_section_on_devices():
+    report = example()
+    for row in report.artifacts:
+        row.measured = []
+    text = render(report)
+    assert not [heading for heading in Page(text).headings if heading.startswith("Measured on a")]
+    assert 'href="#devices"' not in text and "on the device that is named" not in text
 
 
 def evil_report():
@@ -186,6 +213,9 @@ def evil_report():
     assert report.pareto and report.teacher.macs
     report.pareto.points[0].label = report.pareto.study = report.pareto.quality_name = EVIL
     report.teacher.macs.source = report.teacher.macs.unit = EVIL
+    device = next(row for artifact in report.artifacts for row in artifact.measured)
+    device.is_host, device.device, device.soc, device.notes, device.not_compared = False, EVIL, EVIL, [EVIL], EVIL
+    device.file = device.command = device.throttled_why = device.unit = report.measurements[0].path = EVIL
     return report
 
 

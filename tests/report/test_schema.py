@@ -8,10 +8,12 @@ from pydantic import ValidationError
 from compress.errors import RunFolderError
 from compress.files import write_json
 from compress.report import (
+    SCHEMA_VERSION,
     ArtifactRow,
     Figure,
     Figures,
     HistoryRow,
+    MeasuredRow,
     Pareto,
     ParetoPoint,
     Report,
@@ -132,6 +134,36 @@ def test_damaged_reports_are_refused_with_the_field(tmp_path):
         load_report(tmp_path)
     with pytest.raises(RunFolderError, match="cannot read"):
         load_report(tmp_path / "nowhere.json")
+
+
+def test_a_report_of_version_1_0_reads_without_what_was_measured_on_devices(tmp_path):
+    record = example().to_dict()
+    record["schema_version"] = "1.0"
+    del record["measurements"]
+    for row in record["artifacts"]:
+        del row["measured"]
+    write_json(tmp_path / "report.json", record)
+    report = load_report(tmp_path)
+    assert report.measurements == [] and all(row.measured == [] for row in report.artifacts)
+    assert SCHEMA_VERSION == "1.1" and example().to_dict()["schema_version"] == "1.1"
+
+
+def test_the_fields_of_what_was_measured_are_frozen():
+    """Others read report.json: a field that is renamed or goes takes a new schema version."""
+    fields = report_json_schema()["$defs"]["MeasuredRow"]["properties"]
+    assert " ".join(fields) == (
+        "file line device is_host soc os unit runtime runtime_version threads n latency_p50_ms latency_p90_ms "
+        "latency_p99_ms latency_mean_ms first_ms load_ms peak_memory_bytes latency_is prediction_error_percent "
+        "in_interval not_compared throttled throttled_why governor temperature_before_c temperature_after_c date "
+        "command notes"
+    )
+    assert set(report_json_schema()["$defs"]["MeasurementFile"]["properties"]) == {"path", "sha256", "rows", "matched"}
+
+
+def test_a_bare_time_on_a_device_is_measured_milliseconds():
+    row = MeasuredRow(device="acme A 1", latency_p50_ms=2.5, peak_memory_bytes=9)
+    assert row.latency_p50_ms == Figure(value=2.5, unit="ms", origin="measured")
+    assert row.peak_memory_bytes == Figure(value=9, unit="bytes", origin="measured")
 
 
 def test_the_json_schema_names_every_field_of_a_figure():

@@ -29,6 +29,34 @@ def test_each_artifact_is_one_line_with_its_parity():
     assert " ".join(row.split()) == "coreml w8a8 129 kB – – – – – not run here"
 
 
+def below(lines, start):
+    """The lines from the one that starts so up to the next empty one, without their padding."""
+    first = next(number for number, line in enumerate(lines) if line.startswith(start))
+    rest = [" ".join(line.split()) for line in lines[first:]]
+    return rest[: rest.index("")]
+
+
+def test_what_a_device_measured_stands_beside_the_prediction():
+    lines = below(printed(example()).splitlines(), "Measured on")
+    assert lines[0] == "Measured on acme A 1, acme B 2 and a host, beside the prediction for pixel-4 cpu"
+    told = " ".join(lines)
+    assert "litert w8a8 acme A 1, cpu 2.10 ms 2.52 ms 1.91 ms −9.03 % inside" in told
+    assert "150 runs, LiteRT 2.17.0, 1 thread" in told and "not throttled [litert w8a8]" in told
+    assert "−40.3 % outside" in told and "throttled: round 3 was 28% slower [litert w8a8]" in told
+    assert "the mean stands for the median: 3.78 ms [executorch float32]" in told
+
+
+def test_a_host_is_neither_named_as_a_device_nor_held_against_a_prediction():
+    report = example()
+    for row in report.artifacts:
+        row.measured = [each for each in row.measured if each.is_host]
+    lines = below(printed(report).splitlines(), "Measured on")
+    told = " ".join(lines)
+    assert lines[0].startswith("Measured on a host, beside")
+    assert "onnx float32 a host, cpu 0.612 ms 0.734 ms – not compared" in told and "this machine" not in told
+    assert "not compared: measured on a host, predicted for pixel-4 cpu [onnx float32]" in told
+
+
 def test_a_package_that_the_reference_evaluator_computed_is_not_said_to_have_run():
     report = example()
     coreml = next(row for row in report.artifacts if row.format == "coreml")
