@@ -185,11 +185,15 @@ def _grown_width(shape: tuple[int, ...], layout: Layout) -> float:
 
 
 def _grown_heads(shape: tuple[int, ...], layout: Layout) -> float:
-    """By how much the scores of an attention (N, heads, tokens, keys) grow: heads lie where a map has its rows."""
+    """By how much the scores of an attention (heads, tokens, keys) grow: heads lie where a map has its rows."""
     if not shape or not prod(shape):
         return 1.0
-    grown = padded(shape[-1], layout.channels) / shape[-1]
-    return grown * padded(shape[1], layout.rows) / shape[1] if len(shape) == 4 else grown
+    return padded(shape[-1], layout.channels) / shape[-1] * _more_heads(shape, layout)
+
+
+def _more_heads(shape: tuple[int, ...], layout: Layout) -> float:
+    """By how much an attention's heads, the third axis from behind, grow; 1 where there is no such axis."""
+    return padded(shape[-3], layout.rows) / shape[-3] if len(shape) > 2 else 1.0
 
 
 def _average_window(op: OpRecord) -> int:
@@ -229,7 +233,7 @@ def _grown_map(shape: tuple[int, ...], layout: Layout) -> float:
 
 def _far_slices(asked: dict[str, float], layout: Layout, shape: tuple[int, ...]) -> None:
     """Adds what of a softmax does not fit into the unit's own memory: it splits by its leading axes, its values not."""
-    slices = prod(shape[:-2]) * (padded(shape[1], layout.rows) / shape[1] if len(shape) == 4 else 1.0)
+    slices = prod(shape[:-2]) * _more_heads(shape, layout)
     far = asked["bytes.softmax"] - (layout.near_bytes or 0.0) * max(slices, 1.0)
     if layout.near_bytes is not None and far > 0:
         asked["bytes.far"] = far

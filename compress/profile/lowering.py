@@ -6,22 +6,19 @@ as: products of matrices in rows and columns, attention as its two products, no 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import prod
 
+from compress.profile.one_form import in_one_form
 from compress.profile.spelled_out import joined, plain_name
 from compress.types import OpRecord
 
 _CLAMPS = frozenset({"relu", "relu6", "hardtanh", "clamp"})
 _KERNELS = frozenset({"conv", "depthwise_conv", "grouped_conv", "conv_transpose", "linear"})
 _WINDOWS = frozenset({*_KERNELS, "pool"}) - {"linear"}
-_BATCH_NORMS = frozenset({"batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training"})
+_BATCH_NORMS = frozenset({"batch_norm", "native_batch_norm", "native_batch_norm_legit_no_training"})
 _ZERO_PADS = frozenset({"pad", "constant_pad_nd"})
-_SLICES = frozenset({"slice", "select", "narrow"})
-_PARTS = frozenset({*_SLICES, "split", "split_with_sizes", "chunk", "tensor_split", "unbind"})
-_TURNS = frozenset({"roll", "flip"})
-_ORDERS = frozenset({"permute", "transpose", "t", "movedim", "swapaxes"})
 # What works on each value by itself, or along the last axis, whatever the axes before it are.
 _ROW_WISE = frozenset({"softmax", "elementwise", "activation", "norm"})
 # How far behind the scaling of its queries a written-out attention multiplies them.
@@ -30,121 +27,7 @@ _ATTENTION_REACH = 4
 
 def lowered(ops: Iterable[OpRecord]) -> tuple[OpRecord, ...]:
     """The ops as a mobile runtime runs them, in their order."""
-    apart = [part for op in ops for part in _products(_settled(op))]
-    return fuse(_unpadded(_in_rows(_unscaled(joined(_with_biases(_split(apart)))))))
-
-
-def _settled(op: OpRecord) -> OpRecord:
-    """The op with the kind and shapes that say what it does: what moves nothing is free, what moves rows moves rows."""
-    given, output = op.input_shapes[0] if op.input_shapes else (), op.output_shape
-    if op.kind == "move" and plain_name(op) in _ORDERS:
-        if given != output and [size for size in given if size > 1] == [size for size in output if size > 1]:
-            return replace(op, kind="reshape")
-        rows = _moved_rows(given, output)
-        return replace(op, input_shapes=(rows[0],), output_shape=rows[1]) if rows else op
-    if op.kind in ("move", "concat", "pad") and op.input_shapes == (output,) and plain_name(op) not in _TURNS:
-        return replace(op, kind="reshape")
-    if given == output and (op.kind == "resize" and "grid" not in op.op or "adaptive" in op.op or _one_by_one(op)):
-        return replace(op, kind="reshape")
-    if op.kind == "reduce" and "adaptive" in op.op and prod(output[2:]) > 1:
-        return replace(op, kind="pool")
-    if op.kind == "move" and plain_name(op) in _PARTS:
-        axes = [axis for axis, (size, other) in enumerate(zip(given, output, strict=False)) if size != other]
-        if len(given) == len(output) and len(axes) == 1 and output[axes[0]] == 1:
-            return replace(op, output_shape=output[: axes[0]] + output[axes[0] + 1 :])
-    return op
-
-
-def _one_by_one(op: OpRecord) -> bool:
-    """Whether an op pools windows of one value."""
-    return op.kind == "pool" and bool(op.kernel) and prod(op.kernel) == 1
-
-
-def _moved_rows(given: tuple[int, ...], output: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """What a transpose of four axes moves where the second is none of channels afterwards, None for any other.
-
-    Heads are no channels: what is moved are the rows of their matrices. The same holds where channels come last.
-    """
-    if len(given) != 4 or len(output) != 4 or given[0] != output[0]:
-        return None
-    _, first, second, third = given
-    if output[1:] in ((first, third, second), (second, first, third), (second, third, first)):
-        return given[given[0] == 1 :], output[given[0] == 1 :]
-    return None
-
-
-def _products(op: OpRecord) -> Iterator[OpRecord]:
-    """The op; products of matrices as (rows, columns) and (batch, rows, columns), a fused attention as its parts."""
-    if op.kind == "linear" and op.output_shape and op.input_shapes:
-        left = op.input_shapes[0]
-        rows = prod(op.output_shape[:-1])
-        fits = prod(left[:-1]) == rows
-        shapes = ((rows, left[-1]), *op.input_shapes[1:]) if fits else op.input_shapes
-        yield replace(op, input_shapes=shapes, output_shape=(rows, op.output_shape[-1]))
-    elif op.kind == "matmul" and len(op.output_shape) > 3:
-        shapes = tuple((prod(shape[:-2]), *shape[-2:]) for shape in op.input_shapes)
-        batch = prod(op.output_shape[:-2])
-        yield replace(op, input_shapes=shapes, output_shape=(batch, *op.output_shape[-2:]))
-    elif plain_name(op) == "addcmul":
-        yield replace(op, op="mul", input_shapes=op.input_shapes[-2:])
-        yield replace(
-            op, name=f"{op.name}.sum", op="add", weight_count=0, input_shapes=(op.output_shape, *op.input_shapes[:-2])
-        )
-    elif op.kind == "attention" and len(op.input_shapes) >= 3:
-        yield from _attention(op)
-    else:
-        yield op
-
-
-def _attention(op: OpRecord) -> Iterator[OpRecord]:
-    """A fused attention as runtimes without a kernel for it run it: keys transposed, scores, softmax, values."""
-    query, key, value = ((prod(shape[:-2]), *shape[-2:]) for shape in op.input_shapes[:3])
-    (batch, rows, features), (_, columns, _) = query, key
-    turned, scores, result = (key[0], key[2], key[1]), (batch, rows, columns), (batch, rows, value[2])
-
-    def part(
-        name: str, op_name: str, kind: str, shapes: tuple[tuple[int, ...], ...], output: tuple[int, ...], inner: int = 0
-    ) -> OpRecord:
-        return replace(
-            op, name=f"{op.name}.{name}", op=op_name, kind=kind, macs=prod(output) * inner, weight_count=0,
-            input_shapes=shapes, output_shape=output, channels=(inner, output[-1]) if inner else (0, 0),
-        )  # fmt: skip
-
-    yield part("keys", "transpose", "move", (key,), turned)
-    yield part("scores", "matmul", "matmul", (query, turned), scores, features)
-    for mask in op.input_shapes[3:]:
-        yield part("mask", "add", "elementwise", (scores, mask), scores)
-    yield part("softmax", "softmax", "softmax", (scores,), scores)
-    yield part("values", "matmul", "matmul", (scores, value), result, columns)
-
-
-def _split(ops: Sequence[OpRecord]) -> list[OpRecord]:
-    """The ops with the slices that cut a whole tensor into equal parts, one behind the other, as one split."""
-    done = list(ops)
-    paid = [place for place, op in enumerate(ops) if op.kind != "reshape"]
-    at = 0
-    while at < len(paid):
-        first, count = ops[paid[at]], 1
-        if first.kind == "move" and plain_name(first) in _SLICES and first.input_shapes:
-            parts = prod(first.input_shapes[0]) // max(prod(first.output_shape), 1)
-            row = [ops[place] for place in paid[at : at + parts]]
-            alike = all(
-                (op.kind, op.input_shapes, op.output_shape) == ("move", first.input_shapes, first.output_shape)
-                and plain_name(op) in _SLICES
-                for op in row
-            )
-            if (
-                parts > 1
-                and len(row) == parts
-                and alike
-                and prod(first.output_shape) * parts == prod(first.input_shapes[0])
-            ):
-                count = parts
-                done[paid[at]] = replace(first, op="split")
-                for place in paid[at + 1 : at + parts]:
-                    done[place] = replace(ops[place], kind="reshape")
-        at += count
-    return done
+    return fuse(_unpadded(_in_rows(_unscaled(joined(_with_biases(in_one_form(list(ops))))))))
 
 
 def _with_biases(ops: Sequence[OpRecord]) -> list[OpRecord]:
@@ -154,7 +37,7 @@ def _with_biases(ops: Sequence[OpRecord]) -> list[OpRecord]:
     for op in ops:
         if layer is not None and _is_bias_of(done[layer], op):
             done[layer] = replace(done[layer], weight_count=done[layer].weight_count + op.weight_count)
-            op = replace(op, fused_into=done[layer].name)
+            op = replace(op, weight_count=0, fused_into=done[layer].name)
             layer = None
         elif op.kind in _KERNELS:
             layer = len(done)
@@ -231,7 +114,7 @@ def fuse(ops: Iterable[OpRecord]) -> tuple[OpRecord, ...]:
     """The ops with `fused_into` set as a mobile runtime fuses them.
 
     A batch norm straight after a convolution folds into it; a clamp (ReLU, ReLU6) into the kernel before it; an
-    addition of two maps takes the clamp after it.
+    addition of two maps, or a batch norm that stands by itself, takes the clamp after it.
     """
     fused: list[OpRecord] = []
     kernel: OpRecord | None = None
@@ -240,11 +123,12 @@ def fuse(ops: Iterable[OpRecord]) -> tuple[OpRecord, ...]:
             fused.append(op)
             continue
         clamps = op.op.rstrip("_") in _CLAMPS
-        folds = (clamps or op.op in _BATCH_NORMS) and kernel is not None and _same_map(kernel, op)
-        if folds and kernel is not None and (clamps or kernel.kind in _KERNELS):
+        folds = (clamps or plain_name(op) in _BATCH_NORMS) and kernel is not None and _same_map(kernel, op)
+        if folds and kernel is not None and (clamps or kernel.kernel or kernel.kind in _KERNELS):
             fused.append(replace(op, fused_into=kernel.name))
             kernel = None if clamps else kernel
             continue
         fused.append(op)
-        kernel = op if op.kind in _KERNELS or (op.kind == "elementwise" and len(op.input_shapes) > 1) else None
+        norm = op.kind == "norm" and (op.kernel or plain_name(op) in _BATCH_NORMS)
+        kernel = op if norm or op.kind in _KERNELS or (op.kind == "elementwise" and len(op.input_shapes) > 1) else None
     return tuple(fused)

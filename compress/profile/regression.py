@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 
 _STEPS, _DAMPING = 80, 1e-2
 # The degrees of freedom of Student's t: the fewer, the less a model far off counts.
-_FREEDOM = 2.0
+_FREEDOM, _FREEDOM_AT_FIRST = 2.0, 30.0
 
 
 def design_of(models: Sequence[Sequence[OpRecord]], layout: Layout) -> Floats:
@@ -82,20 +82,33 @@ def solve(
         noise: the log error that counts as one standard deviation.
     """
     rows, targets = priors
-    target = np.log(measured_ms)
     place: Floats = np.linalg.lstsq(rows, targets, rcond=None)[0].astype(np.float64)
+    # Models far off count in full at first, so that a cost that explains them is found before they are given up on.
+    for freedom in (_FREEDOM_AT_FIRST, _FREEDOM):
+        place = _descend(place, design, np.log(measured_ms), priors, noise, freedom)
+    predicted, shares = _predict(place, design)
+    weight = _weight((np.log(predicted) - np.log(measured_ms)) / noise, _FREEDOM)
+    covariance: Floats = np.linalg.inv(_curvature(shares, weight, noise, rows)).astype(np.float64)
+    return Solution(place, covariance)
+
+
+def _descend(
+    place: Floats, design: Floats, target: Floats, priors: tuple[Floats, Floats], noise: float, freedom: float
+) -> Floats:
+    """The log costs of least loss that damped Gauss-Newton steps from `place` on lead to."""
+    rows, targets = priors
 
     def losses(at: Floats) -> tuple[float, Floats, Floats]:
         predicted, shares = _predict(at, design)
         error = (np.log(predicted) - target) / noise
         away = rows @ at - targets
-        misfit = 0.5 * (_FREEDOM + 1) * np.log1p(error**2 / _FREEDOM)
+        misfit = 0.5 * (freedom + 1) * np.log1p(error**2 / freedom)
         return float(misfit.sum() + 0.5 * (away**2).sum()), error, shares
 
     loss, error, shares = losses(place)
     damping = _DAMPING
     for _ in range(_STEPS):
-        weight = (_FREEDOM + 1) / (_FREEDOM + error**2)
+        weight = _weight(error, freedom)
         gradient = shares.T @ (weight * error) / noise + rows.T @ (rows @ place - targets)
         curvature = _curvature(shares, weight, noise, rows)
         moved = loss
@@ -111,9 +124,12 @@ def solve(
         if loss - moved < 1e-7:
             break
         loss = moved
-    weight = (_FREEDOM + 1) / (_FREEDOM + error**2)
-    covariance: Floats = np.linalg.inv(_curvature(shares, weight, noise, rows)).astype(np.float64)
-    return Solution(place, covariance)
+    return place
+
+
+def _weight(error: Floats, freedom: float) -> Floats:
+    """How much each model pulls, by its error in standard deviations."""
+    return np.asarray((freedom + 1) / (freedom + error**2))
 
 
 def _curvature(shares: Floats, weight: Floats, noise: float, rows: Floats) -> Floats:

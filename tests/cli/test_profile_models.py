@@ -52,6 +52,7 @@ def test_one_model_gives_one_object(models: str, capsys: Capture) -> None:
     assert found["uncovered"] == []
     assert sum(op["latency_ms"] for op in found["by_op"]) == pytest.approx(found["latency_ms"])
     assert found["peak_activation_bytes"] == 8 * 18 * 18 + 8 * 18 * 18, "the ReLU between the two, at one byte a value"
+    assert found["peak_memory_bytes"] == found["peak_activation_bytes"] + 8 * 27 + 8 * 72 + 16, "weights and biases"
 
 
 def test_several_models_give_a_list_in_their_order(models: str, capsys: Capture) -> None:

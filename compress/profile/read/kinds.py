@@ -1,4 +1,4 @@
-"""What kind of op a name stands for: one table for all readers, with the kinds that the published op tables count as."""
+"""What kind of op a name stands for: one table for all readers, with the kinds that published op tables count as."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ _KINDS = {
         "reshape": "view reshape flatten unflatten unsqueeze squeeze contiguous clone detach alias expand expand_as "
         "view_as reshape_as unsafe_view type_as to to_copy cast identity dropout feature_dropout alpha_dropout "
         "lift_fresh_copy lift_fresh lift resolve_conj resolve_neg positive ravel atleast_1d atleast_2d atleast_3d "
-        "broadcast_to broadcast_tensors meshgrid native_dropout real conj_physical",
+        "broadcast_to broadcast_tensors meshgrid native_dropout real conj_physical "
+        "to_dim_order clone_dim_order",
         "move": "permute transpose t select slice narrow chunk split split_with_sizes unsafe_split "
         "unsafe_split_with_sizes tensor_split unsafe_chunk unbind movedim moveaxis swapaxes swapdims numpy_t "
         "pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle repeat repeat_interleave tile roll flip "
-        "im2col col2im unfold diagonal rot90 as_strided space_to_batch batch_to_space",
+        "im2col col2im unfold diagonal rot90 as_strided slice_scatter select_scatter space_to_batch batch_to_space",
         "activation": "relu relu6 hardtanh clamp clip leaky_relu prelu prelu_kernel rrelu "
         "threshold hardshrink softshrink sigmoid tanh gelu silu hardswish hardsigmoid elu selu celu softplus mish "
         "log_sigmoid softsign erf exp expm1 log log1p log2 log10 sin cos tan sqrt rsqrt pow square reciprocal glu",
         "softmax": "softmax safe_softmax log_softmax softmin",
-        "elementwise": "add sub mul div rsub true_divide floor_divide addcmul addcdiv lerp neg abs sign maximum minimum clamp_min clamp_max "
-        "where masked_fill eq ne gt lt ge le logical_and logical_or logical_not logical_xor bitwise_and bitwise_or "
-        "bitwise_not bitwise_xor and or xor isnan isinf isfinite floor ceil round trunc frac remainder fmod "
-        "nan_to_num heaviside",
+        "elementwise": "add sub mul div rsub true_divide floor_divide addcmul addcdiv lerp neg abs sign maximum "
+        "minimum clamp_min clamp_max squared_difference where masked_fill eq ne gt lt ge le logical_and logical_or "
+        "logical_not logical_xor bitwise_and bitwise_or bitwise_not bitwise_xor and or xor isnan isinf isfinite floor "
+        "ceil round trunc frac remainder fmod nan_to_num heaviside",
         "norm": "batch_norm native_batch_norm native_batch_norm_legit_no_training cudnn_batch_norm instance_norm "
         "group_norm native_group_norm layer_norm native_layer_norm rms_norm fused_rms_norm local_response_norm "
         "normalize",

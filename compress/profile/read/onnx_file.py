@@ -9,8 +9,8 @@ from typing import Any
 
 from compress.errors import InputError, ToolMissing
 from compress.profile.lowering import lowered
-from compress.profile.read import onnx_shapes
 from compress.profile.read.kinds import NEUTRAL, kind_of
+from compress.profile.read.onnx_shapes import Settled, settled
 from compress.types import OpRecord
 
 # ONNX op -> name as the other readers call it.
@@ -19,10 +19,10 @@ _NAMES = {
     for op, _, name in (
         entry.partition(":")
         for entry in (
-            "Relu:relu Clip:clamp LeakyRelu:leaky_relu PRelu:prelu Sigmoid:sigmoid Tanh:tanh Erf:erf HardSwish:hardswish "
-            "HardSigmoid:hardsigmoid Elu:elu Gelu:gelu Softplus:softplus Softsign:softsign Mish:mish Exp:exp Log:log "
-            "Sin:sin Cos:cos Tan:tan Sqrt:sqrt Reciprocal:reciprocal Selu:selu Celu:celu Swish:silu Pow:pow "
-            "ThresholdedRelu:threshold Shrink:softshrink FastGelu:gelu QuickGelu:silu BiasGelu:gelu "
+            "Relu:relu Clip:clamp LeakyRelu:leaky_relu PRelu:prelu Sigmoid:sigmoid Tanh:tanh Erf:erf "
+            "HardSwish:hardswish HardSigmoid:hardsigmoid Elu:elu Gelu:gelu Softplus:softplus Softsign:softsign "
+            "Mish:mish Exp:exp Log:log Sin:sin Cos:cos Tan:tan Sqrt:sqrt Reciprocal:reciprocal Selu:selu Celu:celu "
+            "Swish:silu Pow:pow ThresholdedRelu:threshold Shrink:softshrink FastGelu:gelu QuickGelu:silu BiasGelu:gelu "
             "Softmax:softmax LogSoftmax:log_softmax "
             "Add:add Sub:sub Mul:mul Div:div Min:minimum Max:maximum Neg:neg Abs:abs Where:where Equal:eq Greater:gt "
             "Less:lt GreaterOrEqual:ge LessOrEqual:le Not:logical_not And:logical_and Or:logical_or Xor:logical_xor "
@@ -77,12 +77,12 @@ def read_onnx(path: Path, shapes: Sequence[Sequence[int]] = (), notes: list[str]
     except ImportError as error:
         raise ToolMissing("onnx", "onnx") from error
     try:
-        model = onnx_shapes.load(path, shapes, notes if notes is not None else [])
+        model = settled(path, shapes, notes if notes is not None else [])
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except Exception as error:  # protobuf and onnx raise many unrelated types
         raise InputError(f"{path}: not an ONNX model that can be read: {_first_line(error)}") from error
-    records = _Graph(model.graph, path).records()
+    records = _Graph(model, path).records()
     if not records:
         raise InputError(f"{path}: the model computes nothing from its inputs")
     return lowered(records)
@@ -95,19 +95,16 @@ def _first_line(error: Exception) -> str:
 class _Graph:
     """A graph's nodes as records: which names are weights, which are the same tensor, and every shape."""
 
-    def __init__(self, graph: Any, path: Path) -> None:
-        self.graph, self.path = graph, path
-        self.shapes = onnx_shapes.shapes_of(graph)
-        self.weights = {entry.name for entry in graph.initializer}
-        # Exporters write the same setting out for every node that reads it.
-        self.settings = onnx_shapes.numbers(graph)
+    def __init__(self, model: Settled, path: Path) -> None:
+        self.model, self.path = model, path
+        self.shapes, self.weights = model.shapes, set(model.weights)
         self.same: dict[str, str] = {}  # what a quantize or dequantize node gives -> what it was
         self.done: dict[object, Sequence[str]] = {}  # what tells a node from any other of another result -> its results
 
     def records(self) -> list[OpRecord]:
         """The nodes as records, in their order."""
         found: list[OpRecord] = []
-        for place, node in enumerate(self.graph.node):
+        for place, node in enumerate(self.model.nodes):
             fed = [self._root(name) for name in node.input if name]
             if node.op_type in _CONSTANT or (fed and all(name in self.weights for name in fed)):
                 self.weights |= set(node.output)
@@ -127,7 +124,10 @@ class _Graph:
         if node.op_type in _DRAWN:
             return id(node)
         settings = tuple(sorted(entry.SerializeToString() for entry in node.attribute))
-        fed = tuple(self.settings.get(name, self._root(name)) for name in node.input)
+        numbers = (self.model.number(name) for name in node.input)  # exporters write a setting out for each reader
+        fed = tuple(
+            self._root(name) if number is None else number for name, number in zip(node.input, numbers, strict=True)
+        )
         return (node.domain, node.op_type, fed, settings, len(node.output))
 
     def _shape(self, name: str) -> tuple[int, ...]:
@@ -222,9 +222,10 @@ class _Graph:
             "weight_count": sum(self._count(name) for name in fed if name in self.weights),
         }
         known = len(base["input_shapes"]) == len(inputs) and node.output[0] in self.shapes
-        if not known or 0 in base["output_shape"]:
-            return OpRecord(kind="other", macs=None, **base | {"output_shape": ()})
         kind = kind_of(base["op"])
+        if not known or 0 in base["output_shape"]:
+            kind = kind if kind == "reshape" else "other"
+            return OpRecord(kind=kind, macs=0 if kind == "reshape" else None, **base | {"output_shape": ()})
         if self._changes_nothing(node, base):
             return OpRecord(kind="reshape", macs=0, **base)
         if kind == "gather":
@@ -243,7 +244,7 @@ class _Graph:
 
     def _changes_nothing(self, node: Any, base: dict[str, Any]) -> bool:
         """Whether a node adds nothing or multiplies by one, which a runtime drops."""
-        numbers = [self.settings[name] for name in node.input[1:] if name in self.settings]
+        numbers = [self.model.number(name) for name in node.input[1:]]
         return NEUTRAL.get(base["op"], "") in numbers and base["input_shapes"] == (base["output_shape"],)
 
 

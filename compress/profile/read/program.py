@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -12,11 +13,11 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_flatten, tree_map
 
-from compress.errors import InputError, ModelError
+from compress.errors import ModelError
 from compress.graph.cost import where
 from compress.graph.trace import untraceable
 from compress.profile.lowering import lowered
-from compress.profile.read.calls import Calls, tensors_in
+from compress.profile.read.calls import Calls, Watch, op_of, tensors_in
 from compress.profile.read.sizes import free_sizes
 from compress.types import OpRecord
 
@@ -34,6 +35,34 @@ def read_model(model: nn.Module, example_inputs: Sequence[Tensor]) -> tuple[OpRe
     except Exception as error:
         raise untraceable(error) from error
     return read_program(program)
+
+
+def read_running(model: nn.Module, example_inputs: Sequence[Tensor]) -> tuple[OpRecord, ...]:
+    """The ops that a torch model runs on these inputs: for one that decides by values, so that it cannot be traced.
+
+    Raises:
+        ModelError: the model fails on them.
+    """
+    model.eval()
+    calls = Calls()
+    calls.hold(*model.parameters(), *model.buffers())
+
+    def see(func: Any, args: Any, kwargs: Any, output: Any) -> None:
+        calls.add(func, args, kwargs, output, f"{op_of(func)}_{len(calls.records)}", "")
+
+    fast = torch.backends.mha.get_fastpath_enabled()
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)  # one op that hides all others
+        with warnings.catch_warnings(), torch.no_grad(), torch.backends.mkldnn.flags(enabled=False), Watch(see):
+            warnings.simplefilter("ignore")
+            model(*example_inputs)
+    except Exception as error:
+        raise ModelError(
+            f"the model fails on its example inputs: {next(iter(str(error).splitlines()), error)}"
+        ) from error
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    return lowered(calls.records)
 
 
 def read_program(
@@ -66,11 +95,15 @@ def _free_sizes(program: ExportedProgram, shapes: Sequence[Sequence[int]], notes
     """What each free size of the inputs is, by its symbol."""
     given = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
     inputs = {
-        spec.arg.name: [size.node.expr if isinstance(size, torch.SymInt) else size for size in given[spec.arg.name].shape]
+        spec.arg.name: [_size_or_symbol(size) for size in given[spec.arg.name].shape]
         for spec in program.graph_signature.input_specs
         if spec.kind is InputKind.USER_INPUT and isinstance(given.get(getattr(spec.arg, "name", "")), Tensor)
     }  # fmt: skip
     return free_sizes(inputs, shapes, notes)
+
+
+def _size_or_symbol(size: Any) -> Any:
+    return size.node.expr if isinstance(size, torch.SymInt) else size
 
 
 class _Reader:
@@ -81,7 +114,7 @@ class _Reader:
         self.done: dict[Hashable, Any] = {}
 
     def read(self, module: fx.GraphModule, constants: set[str], fed: Sequence[Any] | None = None) -> Any:
-        """Adds the ops of a graph and returns what it gives; `fed` has its inputs' values where another graph runs it."""
+        """Adds the ops of a graph and returns what it gives; `fed` has its inputs where another graph runs it."""
         values: dict[fx.Node, Any] = {}
         given = iter(fed or ())
         for node in module.graph.nodes:
@@ -133,7 +166,7 @@ class _Reader:
         if not isinstance(size, torch.SymInt):
             return int(size)
         number = size.node.expr.xreplace(dict(self.sizes))
-        return int(number) if number.is_number else 1
+        return int(number) if getattr(number, "is_number", True) else 1
 
 
 def _identity(node: fx.Node, args: Any, kwargs: Any) -> Hashable | None:
@@ -144,6 +177,3 @@ def _identity(node: fx.Node, args: Any, kwargs: Any) -> Hashable | None:
     leaves, structure = tree_flatten((args, kwargs))
     parts = tuple((id(leaf) if isinstance(leaf, Tensor) else repr(leaf), type(leaf)) for leaf in leaves)
     return (node.target, structure, parts)
-
-
-__all__ = ["InputError", "read_model", "read_program"]

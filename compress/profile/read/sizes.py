@@ -31,15 +31,17 @@ def free_sizes(
             notes.append(f"the batch size of input '{name}' is free and taken as 1")
     for name, shape in inputs.items():
         if any(not isinstance(size, int) and size not in batches for size in shape):
-            written, example = ("x".join(map(str, part)) for part in (shape, [_example(size) for size in shape]))
+            written, example = ("x".join(map(str, part)) for part in (shape, _example(shape)))
             raise InputError(
-                f"input '{name}' has free sizes ({written}): name the shape of each input with --input, such as {example}"
+                f"input '{name}' has free sizes ({written}): name each input's shape with --input, such as {example}"
             )
     return batches
 
 
-def _example(size: Hashable) -> int:
-    return size if isinstance(size, int) else 1
+def _example(shape: Sequence[Hashable]) -> list[int]:
+    """The shape with usual numbers for its free sizes: one image of 224 pixels a side, one text of 128 tokens."""
+    usual = 224 if len(shape) > 3 else 128
+    return [size if isinstance(size, int) else usual if axis else 1 for axis, size in enumerate(shape)]
 
 
 def _as_asked(inputs: Mapping[str, Sequence[Hashable]], shapes: Sequence[Sequence[int]]) -> dict[Hashable, int]:
