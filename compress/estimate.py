@@ -171,7 +171,8 @@ def _read_module(model: nn.Module, tensors: Sequence[Tensor], notes: list[str]) 
             ops = read_running(model, tensors)
         except ModelError as failed:
             raise failed from error
-        notes.append(f"read as it runs on the example inputs, whose values decide what it does: {error}")
+        reason = str(error).partition(" (")[0]
+        notes.append(f"{reason}: read as it runs on the example inputs, whose values decide what it does")
         return ops
 
 

@@ -114,7 +114,7 @@ def fuse(ops: Iterable[OpRecord]) -> tuple[OpRecord, ...]:
     """The ops with `fused_into` set as a mobile runtime fuses them.
 
     A batch norm straight after a convolution folds into it; a clamp (ReLU, ReLU6) into the kernel before it; an
-    addition of two maps, or a batch norm that stands by itself, takes the clamp after it.
+    addition of two maps takes the clamp after it.
     """
     fused: list[OpRecord] = []
     kernel: OpRecord | None = None
@@ -122,13 +122,15 @@ def fuse(ops: Iterable[OpRecord]) -> tuple[OpRecord, ...]:
         if op.kind == "reshape" or op.fused_into:
             fused.append(op)
             continue
-        clamps = op.op.rstrip("_") in _CLAMPS
-        folds = (clamps or plain_name(op) in _BATCH_NORMS) and kernel is not None and _same_map(kernel, op)
-        if folds and kernel is not None and (clamps or kernel.kernel or kernel.kind in _KERNELS):
+        clamps = op.op.rstrip("_") in _CLAMPS and kernel is not None and kernel.kind != "norm"
+        folds = plain_name(op) in _BATCH_NORMS and kernel is not None and kernel.kind != "elementwise"
+        if (clamps or folds) and kernel is not None and _same_map(kernel, op):
             fused.append(replace(op, fused_into=kernel.name))
             kernel = None if clamps else kernel
             continue
         fused.append(op)
-        norm = op.kind == "norm" and (op.kernel or plain_name(op) in _BATCH_NORMS)
-        kernel = op if norm or op.kind in _KERNELS or (op.kind == "elementwise" and len(op.input_shapes) > 1) else None
+        scales = op.kind == "norm" and op.kernel  # a convolution of one value for each channel
+        kernel = (
+            op if scales or op.kind in _KERNELS or (op.kind == "elementwise" and len(op.input_shapes) > 1) else None
+        )
     return tuple(fused)

@@ -15,6 +15,7 @@ from compress.types import OpRecord
 
 _SLICES = frozenset({"slice", "select", "narrow"})
 _PARTS = frozenset({*_SLICES, "split", "split_with_sizes", "chunk", "tensor_split", "unbind"})
+_CONVOLUTIONS = frozenset({"conv", "depthwise_conv", "grouped_conv"})
 _TURNS = frozenset({"roll", "flip"})
 _ORDERS = frozenset({"permute", "transpose", "t", "movedim", "swapaxes"})
 _WITHOUT_WEIGHTS = frozenset({"reshape", "move", "pad", "resize", "reduce", "pool"})
@@ -64,7 +65,11 @@ def _settled(op: OpRecord) -> OpRecord:
     """The op with the kind and shapes that say what it does: what moves nothing is free, what moves rows moves rows."""
     if op.kind in _WITHOUT_WEIGHTS and op.weight_count:
         op = replace(op, weight_count=0)  # constants beside it say where to cut, or how large to make it
+    if not op.input_shapes and op.macs == 0:
+        return replace(op, kind="reshape")  # known before the network runs
     given, output = op.input_shapes[0] if op.input_shapes else (), op.output_shape
+    if op.kind in _CONVOLUTIONS and max(op.stride, default=1) > 1 and output[2:] > given[2:]:
+        return replace(op, kind="conv_transpose")  # a stride makes a map larger only where it is transposed
     if op.kind == "move" and plain_name(op) in _ORDERS:
         if given != output and [size for size in given if size > 1] == [size for size in output if size > 1]:
             return replace(op, kind="reshape")

@@ -48,7 +48,7 @@ _NORMS = {
             "mean squared_difference mean add rsqrt mul sub mul add",
         ),
         "group_norm": ("instance_norm mul add", "instance_norm mul"),
-        "batch_norm": ("sub mul mul add", "sub mul add", "mul add"),
+        "batch_norm": ("sub mul mul add", "mul mul add", "sub mul add", "mul add"),
     }.items()
     for row in rows
 }  # fmt: skip

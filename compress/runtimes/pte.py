@@ -183,6 +183,10 @@ class XnnGraph:
         for node in self._graph["xnodes"]:
             yield node["xnode_union_type"], node["xnode_union"]
 
+    def clamped(self) -> list[bool]:
+        """Whether each node, in execution order, ends in a clamp of what it gives."""
+        return ["output_min_max" in node for node in self._graph["xnodes"]]
+
     def reads(self, kind: str, node: dict[str, Any]) -> list[int]:
         """The values a node reads that are computed at run time."""
         keys = [key for key in node if key.endswith("_id") and not key.startswith("output")]

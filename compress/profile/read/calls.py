@@ -17,7 +17,7 @@ from torch.fx.operator_schemas import normalize_function
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from compress.profile.read.kinds import NEUTRAL, kind_of, plain
+from compress.profile.read.kinds import NEUTRAL, kind_of, plain, turned_product
 from compress.types import OpRecord
 
 _PRODUCTS = frozenset({"matmul", "mm", "bmm", "baddbmm", "mv", "dot"})
@@ -173,10 +173,12 @@ def _product(given: Sequence[Tensor], fed: Sequence[Tensor], base: dict[str, Any
     left, right = (tuple(factor.shape) for factor in factors)
     inner = left[-1] if left else 1
     channels = (inner, output[-1] if output else 1)
-    if len(fed) < len(given):
-        shapes = tuple(tuple(factor.shape) for factor in factors if any(factor is each for each in fed))
-        base = base | {"input_shapes": shapes or base["input_shapes"]}
-        return OpRecord(kind="linear", macs=math.prod(output) * inner, channels=channels, **base)
+    fed_factors = [factor for factor in factors if any(factor is each for each in fed)]
+    if len(fed_factors) < 2:
+        layer = base | {"input_shapes": tuple(tuple(factor.shape) for factor in fed_factors), "channels": channels}
+        if fed_factors and fed_factors[0] is factors[1]:
+            layer |= turned_product(left, output)
+        return OpRecord(kind="linear", macs=math.prod(output) * inner, **layer)
     base = base | {"input_shapes": (left, right)}
     return OpRecord(kind="matmul", macs=math.prod(output) * inner, channels=channels, **base)
 

@@ -112,13 +112,17 @@ class _Xnnpack:
             if tensor["external_id"] < len(args)
         }
         self.held |= {value for value, index in outside.items() if kernels.holds(index)}
-        for number, (full, node) in enumerate(self.graph.nodes()):
+        for number, ((full, node), clamped) in enumerate(zip(self.graph.nodes(), self.graph.clamped(), strict=True)):
             if all(value in self.held for value in self.graph.reads(full, node)):
                 self.held.add(_output(node))
                 if _output(node) in outside:
                     kernels.hold(outside[_output(node)])
             else:
-                yield self._record(full, node, f"{self.place}.{number}")
+                record = self._record(full, node, f"{self.place}.{number}")
+                yield record
+                if clamped and record.op != "clamp":  # by itself: the other ops that are this node may not take it in
+                    yield OpRecord(f"{record.name}.clamp", "clamp", "activation", "", 0, 0, (record.output_shape,),
+                                   record.output_shape)  # fmt: skip
 
     def _shape(self, value: int) -> tuple[int, ...]:
         return self.images.shape(value, self.sizes[value])
@@ -152,7 +156,8 @@ class _Xnnpack:
         if name == "StaticTranspose":  # what it does is in the sizes as they stand in the file
             base |= {"input_shapes": (self.sizes[read[0]],), "output_shape": self.sizes[output]}
         kind = kind_of(base["op"])
-        if name == "StaticTranspose" and self.images.reordered(read[0], output, node["perm"]):
+        cube = len(set(base["output_shape"][1:])) == 1  # whose shapes do not tell what a transpose does
+        if name == "StaticTranspose" and cube and self.images.reordered(read[0], output, node["perm"]):
             kind = "reshape"
         if kind == "pool" and "pooling_height" in node:
             base["kernel"] = (int(node["pooling_height"]), int(node["pooling_width"]))

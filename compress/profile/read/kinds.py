@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import Any
+
 _KINDS = {
     kind: names.split()
     for kind, names in {
@@ -43,6 +47,16 @@ _KINDS = {
 KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names}
 # The number with which an op gives what it was given.
 NEUTRAL = {"add": 0, "sub": 0, "mul": 1, "div": 1, "true_divide": 1}
+
+
+def turned_product(weight: Sequence[int], output: Sequence[int]) -> dict[str, Any]:
+    """What a product of a matrix of weights with an input behind it is as a layer: its shapes and channels.
+
+    The rows of the weights are the features it gives, the columns of its result the positions it gives them for.
+    """
+    features, inner = (weight[-2] if len(weight) > 1 else 1), weight[-1]
+    rows = math.prod(output) // features
+    return {"input_shapes": ((rows, inner),), "output_shape": (rows, features), "channels": (inner, features)}
 
 
 def plain(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from compress.errors import InputError, ToolMissing
 from compress.profile.lowering import lowered
-from compress.profile.read.kinds import kind_of
+from compress.profile.read.kinds import kind_of, turned_product
 from compress.profile.read.layouts import Images
 from compress.types import OpRecord
 
@@ -55,6 +55,8 @@ _KEEPING = frozenset({"activation", "elementwise", "concat", "pad", "norm", "red
 _KEEPING_TOO = frozenset(
     "SLICE STRIDED_SLICE SPLIT SPLIT_V CAST QUANTIZE DEQUANTIZE FAKE_QUANT REVERSE_V2 TILE".split()
 )
+# The activations that an operator may end in, by their numbers.
+_FUSED = {1: "relu", 2: "clamp", 3: "relu6", 4: "tanh"}
 # What gives the same whatever its input holds.
 _CONSTANT = frozenset({"SHAPE", "RANK", "RANGE", "FILL", "ZEROS_LIKE"})
 
@@ -105,7 +107,12 @@ class _Graph:
             if op in _CONSTANT or all(index in self.held for index in inputs):
                 self.held |= set(operator.outputs)
                 continue
-            found.append(self._record(op, operator, inputs, place))
+            record = self._record(op, operator, inputs, place)
+            found.append(record)
+            fused = _FUSED.get(getattr(operator.builtinOptions, "fusedActivationFunction", 0))
+            if fused is not None:  # by itself, for the other ops that are one op may not take it in
+                found.append(OpRecord(f"{record.name}.{fused}", fused, "activation", record.where, 0, 0,
+                                      (record.output_shape,), record.output_shape))  # fmt: skip
         return found
 
     def _sizes(self, index: int) -> tuple[int, ...]:
@@ -155,8 +162,10 @@ class _Graph:
         if kind in ("linear", "matmul"):
             kind = "matmul" if not {*inputs[:2]} & self.held else "linear"
             inner = shapes[0][-2] if getattr(operator.builtinOptions, "adjX", False) else shapes[0][-1]
-            macs = math.prod(output) * inner
-            return OpRecord(kind=kind, macs=macs, channels=(inner, output[-1]), **base | {"op": kind})
+            layer = base | {"op": kind, "channels": (inner, output[-1])}
+            if inputs[0] in self.held:
+                layer |= turned_product(shapes[0], output)
+            return OpRecord(kind=kind, macs=math.prod(output) * inner, **layer)
         options = operator.builtinOptions
         source, weight = (shapes[2], shapes[1]) if kind == "conv_transpose" else (shapes[0], shapes[1])
         channels, window = (source[-1], output[-1]), weight[1:3]

@@ -9,7 +9,7 @@ from typing import Any
 
 from compress.errors import InputError, ToolMissing
 from compress.profile.lowering import lowered
-from compress.profile.read.kinds import NEUTRAL, kind_of
+from compress.profile.read.kinds import NEUTRAL, kind_of, turned_product
 from compress.profile.read.onnx_shapes import Settled, settled
 from compress.types import OpRecord
 
@@ -190,8 +190,10 @@ class _Graph:
         left, output = self._shape(node.input[factors[0]]), base["output_shape"]
         inner = left[0] if "transA" in given and given["transA"].i else left[-1]
         kind = "matmul" if len(base["input_shapes"]) == 2 else "linear"
-        channels = (inner, output[-1] if output else 1)
-        return OpRecord(kind=kind, macs=math.prod(output) * inner, channels=channels, **base | {"op": kind})
+        layer = base | {"op": kind, "channels": (inner, output[-1] if output else 1)}
+        if self._root(node.input[factors[0]]) in self.weights:
+            layer |= turned_product(left, output)
+        return OpRecord(kind=kind, macs=math.prod(output) * inner, **layer)
 
     def _attention(self, node: Any, base: dict[str, Any]) -> OpRecord:
         """A fused attention; what masks its scores comes last."""
