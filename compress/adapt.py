@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import warnings
 from dataclasses import dataclass
 from datetime import date
@@ -22,6 +23,8 @@ from compress.resources import data_folder
 from compress.targets import Target, list_targets, load_target
 from compress.types import OpRecord, Scheme
 
+# What a target may be called: its files go by that name.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _COLUMNS = ("model", "latency_ms")
 # What rows say of how they were measured, and what they must all agree on where they say it.
 _CONDITIONS = ("device", "soc", "os", "runtime", "runtime_version", "threads")
@@ -63,9 +66,13 @@ def adapt(
         out: the folder to write NAME.yaml and NAME-UNIT.json to.
 
     Raises:
-        InputError: a file or a model cannot be read, or the rows are of several devices.
+        InputError: the name is none, a file or a model cannot be read, or the rows are of several devices.
         DataError: there are too few measurements, or no shipped profile is of this kind.
     """
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"target '{name}': a name takes letters, digits, '.', '_' and '-', and files are named after it"
+        )
     rows = _rows(measurements, unit, scheme)
     conditions = _conditions(measurements, rows)
     ops, measured = _read(measurements, rows)

@@ -130,6 +130,15 @@ def test_calibrating_takes_the_target_that_does_best(models: str, tmp_path: Path
     assert found["tried"]["pixel-4 litert"] == pytest.approx(0.0, abs=0.02)
 
 
+@pytest.mark.parametrize("name", ["../evil", "a/b", "", ".hidden", "a b", ".."])
+def test_a_target_is_called_what_a_file_may_be(name: str, models: str, tmp_path: Path, capsys: Capture) -> None:
+    rows = measured(tmp_path / "mine.csv", models, 1.0, ("w16", "w32", "w64"))
+    out = tmp_path / "deep" / "out"
+    assert main(["profile", "calibrate", str(rows), "--target", name, "--out", str(out)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: target '{name}'")
+    assert not out.exists() and [path.name for path in tmp_path.glob("*.yaml")] == []
+
+
 def test_a_shipped_target_starts_from_itself(models: str, tmp_path: Path, capsys: Capture) -> None:
     rows = measured(tmp_path / "mine.csv", models, 1.3, ("w16", "w32", "w64", "deep", "mobile"))
     asked = ("profile", "calibrate", str(rows), "--target", "pixel-4", "--out", str(tmp_path), "--json")
