@@ -208,7 +208,7 @@ def evaluate(
     """
     with guarded(verbose, as_json):
         from compress.profile.evaluate import evaluate as judge
-        from compress.profile.evaluate import write
+        from compress.profile.page import write
 
         with stdout_for_json(as_json):
             judged = judge(tables, only or ())

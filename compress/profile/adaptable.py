@@ -28,21 +28,26 @@ def adapted(start: Solution, design: Floats, measured_ms: Floats, noise: float) 
     return Solution(moved.log_costs, moved.covariance + start.covariance)
 
 
-def relative_solver(rows: Rows, base: Rows, base_solver: Solver, noise: float) -> Solver:
-    """What fits the costs to chosen rows, starting from those of a relative of the unit.
-
-    What is left out of the rows is left out of the relative's too, by model and by family: the error on it is then
-    that on a model nobody has measured on either.
-    """
+def relative_solver(rows: Rows, base: Rows, base_solver: Solver, noise: float, by_family: bool | None = None) -> Solver:
+    """What fits the costs to chosen rows, starting from those of a relative of the unit (see `kept_in`)."""
 
     def solver(chosen: NDArray[np.bool_]) -> Solution:
-        names = [rows.names[place] for place in np.flatnonzero(~chosen)]
-        kept = ~np.isin(base.names, names)
-        if rows.by_family:
-            kept &= ~np.isin(base.families, rows.families[~chosen])
-        return adapted(base_solver(kept), rows.design[chosen], rows.measured_ms[chosen], noise)
+        start = base_solver(kept_in(base, rows, chosen, by_family))
+        return adapted(start, rows.design[chosen], rows.measured_ms[chosen], noise)
 
     return solver
+
+
+def kept_in(base: Rows, rows: Rows, chosen: NDArray[np.bool_], by_family: bool | None = None) -> NDArray[np.bool_]:
+    """Which rows of a relative are behind a fit to the chosen rows.
+
+    What those left out is left out of the relative's too, by model and `by_family` (by default where the rows hold
+    families enough): the error on it is then that on a model nobody has measured on either.
+    """
+    kept: NDArray[np.bool_] = ~np.isin(base.names, np.array(rows.names)[~chosen])
+    if rows.by_family if by_family is None else by_family:
+        kept &= ~np.isin(base.families, rows.families[~chosen])
+    return kept
 
 
 def _moves(start: Floats) -> tuple[Floats, Floats]:

@@ -6,25 +6,21 @@ times (`transfer.py`), and the order of a search's candidates (`ranking.py`).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compress.profile.baselines import BASELINES
 from compress.profile.ceiling import Ceiling, ceiling_of
-from compress.profile.constants import HeldOut, rounded
+from compress.profile.constants import HeldOut
 from compress.profile.judge import SPLIT, Rows, errors_of
+from compress.profile.ranking import Ranked, ranking
 from compress.profile.ratios import JudgedRatio, ratios
 from compress.profile.regression import Floats
 from compress.profile.transfer import Transfer, transfers
 from compress.profile.trials import Fits, Flags, Tried, part_of, tried
 from compress.types import Scheme
-
-if TYPE_CHECKING:
-    from compress.profile.ranking import Ranked
 
 # A rank correlation of fewer models than this says nothing and is not shown.
 FEWEST_RANKED = 5
@@ -108,26 +104,8 @@ def evaluate(tables: Path, only: Sequence[str] = ()) -> Evaluation:
         ratios=tuple(ratios(fits, all_tried)),
         transfers=tuple(left_out),
         without_peers=tuple(without_peers),
-        ranking=() if only else _ranking(tables),
+        ranking=() if only else tuple(ranking(tables)),
     )
-
-
-def write(evaluation: Evaluation, folder: Path) -> None:
-    """Writes the evaluation to `folder` as evaluation.json and as a page."""
-    from compress.profile.page import render
-
-    folder.mkdir(parents=True, exist_ok=True)
-    today = date.today().isoformat()
-    record = {"date": today} | rounded(evaluation.to_dict())
-    (folder / "evaluation.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    (folder / "evaluation.html").write_text(render(evaluation, today), encoding="utf-8")
-
-
-def _ranking(tables: Path) -> tuple[Ranked, ...]:
-    """How well ten measurements rank the variants of one model."""
-    from compress.profile.ranking import ranking
-
-    return tuple(ranking(tables))
 
 
 def _judged(tried: Tried, ceiling: Ceiling) -> Judged:

@@ -123,10 +123,15 @@ def _middle(values: Floats, weight: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def held_out(rows: Rows, solver: Callable[[NDArray[np.bool_]], Solution], noise: float) -> Trial:
-    """What fits on all other folds say of each model."""
+def held_out(
+    rows: Rows,
+    solver: Callable[[NDArray[np.bool_]], Solution],
+    noise: float,
+    folds: NDArray[np.str_] | None = None,
+) -> Trial:
+    """What fits on all other folds (by default those of the rows) say of each model."""
     predicted, deviation = np.zeros(len(rows.names)), np.zeros(len(rows.names))
-    folds = rows.folds
+    folds = rows.folds if folds is None else folds
     for fold in sorted(set(folds)):
         inside = folds == fold
         solution = solver(~inside)

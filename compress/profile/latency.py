@@ -71,19 +71,17 @@ class UnitLatency:
         # A figure that rests on unsure costs is lower than their sum: see `Spread`.
         felt = {name: ns * 1e-6 * exp(-min(unsure, MOST_LOWERED)) for name, ns in costs.ns_per.items()}
         by_op: list[OpCost] = []
-        spent: dict[str, float] = {}
         uncovered: list[str] = []
         unsure_ms = 0.0
         for op, wanted in zip(ops, asked, strict=True):
-            cost, covered = _charge(op, wanted, felt, costs.seen, spent)
+            cost, covered = _charge(op, wanted, felt, costs.seen)
             by_op.append(cost)
             if not covered:
                 uncovered.append(op.name)
                 unsure_ms += cost.latency_ms
         for name, amount in call.items():
-            spent[name] = amount * felt[name]
-            if spent[name] > 0:
-                by_op.append(OpCost(f"({name.replace('.', ' ')})", "other", "", spent[name], "overhead"))
+            if amount * felt[name] > 0:
+                by_op.append(OpCost(f"({name.replace('.', ' ')})", "other", "", amount * felt[name], "overhead"))
         total_ms = sum([cost.latency_ms for cost in by_op])
         wider = 1.0 + _WIDER_PER_OCTAVE * _octaves_outside(sum([op.macs or 0 for op in ops]), costs.macs_range)
         wider *= _UNCOVERED_WIDER if uncovered else 1.0
@@ -154,13 +152,9 @@ def _variance(asked: Sequence[Mapping[str, float]], costs: Costs) -> float:
 
 
 def _charge(
-    op: OpRecord,
-    asked: Mapping[str, float],
-    felt: Mapping[str, float],
-    seen: Mapping[str, int],
-    spent: dict[str, float],
+    op: OpRecord, asked: Mapping[str, float], felt: Mapping[str, float], seen: Mapping[str, int]
 ) -> tuple[OpCost, bool]:
-    """What one op takes, added to `spent` by the name of the cost, and whether the fit has seen all it asks for."""
+    """What one op takes, and whether the fit has seen all it asks for."""
     if not asked:
         return OpCost(op.name, op.kind, op.where, 0.0, "overhead"), True
     # Another op of no known kind says nothing about this one.
@@ -168,7 +162,6 @@ def _charge(
     compute = memory = overhead = 0.0
     for name, amount in asked.items():
         time_ms = amount * felt[name]
-        spent[name] = spent.get(name, 0.0) + time_ms
         covered = covered and seen.get(name, 0) > 0
         if name.startswith("bytes."):
             memory += time_ms

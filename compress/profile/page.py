@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from itertools import groupby
 from math import floor, log10
 from pathlib import Path
@@ -12,7 +14,7 @@ from statistics import median
 import jinja2
 from markupsafe import Markup
 
-from compress.profile.constants import HeldOut
+from compress.profile.constants import HeldOut, rounded
 from compress.profile.evaluate import Evaluation, Judged, ranked
 from compress.profile.judge import SPLIT
 from compress.profile.ratios import JudgedRatio, pooled
@@ -57,7 +59,16 @@ class Glance:
     figures: dict[str, float | None]
 
 
-def render(evaluation: Evaluation, date: str) -> str:
+def write(evaluation: Evaluation, folder: Path) -> None:
+    """Writes the evaluation to `folder` as evaluation.json and as a page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    today = date.today().isoformat()
+    record = {"date": today} | rounded(evaluation.to_dict())
+    (folder / "evaluation.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (folder / "evaluation.html").write_text(render(evaluation, today), encoding="utf-8")
+
+
+def render(evaluation: Evaluation, made_on: str) -> str:
     """The page of an evaluation; every text in it is escaped, and a content policy forbids scripts."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined,
@@ -78,7 +89,7 @@ def render(evaluation: Evaluation, date: str) -> str:
         fewest=FEWEST_MODELS,
         axis=_STRIP,
         split=SPLIT,
-        date=date,
+        date=made_on,
         policy=_POLICY,
         style=Markup((_TEMPLATES / "evaluation.css").read_text(encoding="utf-8")),
     )

@@ -124,8 +124,9 @@ def ranking(tables: Path) -> list[Ranked]:
     """
     table = Table.read(tables)
     cells = table.cells
-    profiles = [start for label, costs in shipped() for start in from_profile(label, costs, cells)]
-    whole = [start for label, costs in shipped() for start in calibrating(label, costs, cells)]
+    best = shipped()
+    profiles = [start for label, costs in best for start in from_profile(label, costs, cells)]
+    whole = [start for label, costs in best for start in calibrating(label, costs, cells)]
     chosen = choose(profiles, cells)
     first = cells[:_TRAINED]
     known = {device: device_costs(first, latency_ms[:_TRAINED]) for device, latency_ms in table.latency_ms.items()}

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.profile.adaptable import Solver, relative_solver
-from compress.profile.fit import UnitFit
-from compress.profile.judge import SPLIT, SPLIT_ROWS, Trial
+from compress.profile.adaptable import relative_solver
+from compress.profile.judge import SPLIT, SPLIT_ROWS, Trial, held_out
 from compress.profile.priors import NOISE
 from compress.profile.regression import Floats
-from compress.profile.trials import Fits, Flags, Tried
+from compress.profile.trials import Fits, Tried
 from compress.types import Scheme
 
 FLOAT: Scheme = "float32"
@@ -145,20 +144,9 @@ def median_of_others(measured: Floats, folds: NDArray[np.str_]) -> Floats | None
 
 def _without_families(fits: Fits, tried: Tried) -> Trial:
     """What fits that saw nothing of a model's family say of it, also where single models were left out before."""
-    fit, base, noise = tried.fit, fits.relative(tried.fit), NOISE[tried.fit.kind]
+    fit, base = tried.fit, fits.relative(tried.fit)
     if fit.rows.by_family:
         return tried.trial
-    predicted, deviation = np.zeros(len(fit.rows.names)), np.zeros(len(fit.rows.names))
-    for family in sorted(set(fit.rows.families)):
-        chosen: Flags = fit.rows.families != family
-        solver = fit.solver if base is None else relative_solver(fit.rows, base.rows, _blind(base, family), noise)
-        solution = solver(chosen)
-        predicted[~chosen], shares = solution.predict(fit.rows.design[~chosen])
-        deviation[~chosen] = solution.deviation(shares, noise)
-    return Trial(predicted, deviation, np.log(fit.rows.measured_ms / predicted) / deviation)
-
-
-def _blind(base: UnitFit, family: str) -> Solver:
-    """The solver of a fit that never sees a family, whatever it is given."""
-    elsewhere: Flags = base.rows.families != family
-    return lambda chosen: base.solver(chosen & elsewhere)
+    noise = NOISE[fit.kind]
+    solver = fit.solver if base is None else relative_solver(fit.rows, base.rows, base.solver, noise, by_family=True)
+    return held_out(fit.rows, solver, noise, fit.rows.families)

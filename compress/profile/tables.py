@@ -15,33 +15,15 @@ from typing import Any
 from compress.errors import DataError, ToolMissing
 from compress.profile.layer_table import graphs_of_layers, plain_model
 from compress.profile.lowering import lowered
+from compress.profile.read.kinds import KIND_OF, plain
 from compress.resources import data_folder
 from compress.types import OpRecord
 
-_KINDS = {
-    op: kind
-    for kind, ops in {
-        "linear": "addmm mm",
-        "matmul": "bmm baddbmm",
-        "attention": "_scaled_dot_product_flash_attention_for_cpu",
-        "norm": "native_batch_norm native_layer_norm native_group_norm",
-        "activation": "relu relu_ hardtanh hardtanh_ silu silu_ sigmoid sigmoid_ gelu hardswish hardswish_ hardsigmoid "
-        "hardsigmoid_ tanh tanh_ leaky_relu leaky_relu_ _prelu_kernel elu elu_ softplus mish exp sin cos sqrt rsqrt "
-        "pow reciprocal log clamp",
-        "softmax": "_softmax _safe_softmax",
-        "elementwise": "add add_ mul mul_ div div_ sub sub_ rsub addcmul clamp_min where neg maximum minimum abs",
-        "reduce": "mean sum linalg_vector_norm amax amin max min var std var_mean argmax _adaptive_avg_pool2d",
-        "pool": "avg_pool2d avg_pool1d avg_pool3d max_pool2d_with_indices max_pool3d_with_indices",
-        "concat": "cat stack",
-        "pad": "constant_pad_nd reflection_pad2d replication_pad2d",
-        "move": "permute transpose slice split split_with_sizes unbind unsafe_split select roll flip repeat "
-        "pixel_shuffle pixel_unshuffle im2col channel_shuffle",
-        "resize": "upsample_nearest2d upsample_bilinear2d upsample_bicubic2d grid_sampler_2d",
-        "gather": "embedding index gather index_select",
-        "reshape": "clone",
-    }.items()
-    for op in ops.split()
-}
+# The kinds that all readers know, and products of matrices, which these read from their shapes.
+_KINDS = KIND_OF | {
+    "addmm": "linear", "mm": "linear", "bmm": "matmul", "baddbmm": "matmul",
+    "scaled_dot_product_flash_attention_for_cpu": "attention",
+}  # fmt: skip
 # Ops that only allocate or fold away when a mobile runtime converts the graph.
 _NOTHING = frozenset(
     "empty arange zeros ones new_full scalar_tensor tril _to_copy as_strided_ copy_ all eq new_empty new_zeros full "
@@ -197,7 +179,7 @@ def _record(name: str, row: Mapping[str, Any]) -> OpRecord:
     groups, channels, dilation = 1, (0, 0), 1
     kernel: tuple[int, ...] = ()
     stride: tuple[int, ...] = ()
-    kind = _KINDS.get(name, "other") if _missing(row.get("kind")) else str(row["kind"])
+    kind = _KINDS.get(plain(name), "other") if _missing(row.get("kind")) else str(row["kind"])
     if name == "convolution":
         groups, channels = int(row["groups"]), (int(row["cin"]), int(row["cout"]))
         kernel, stride = _shape(str(row["kernel"])), _shape(str(row["stride"]))

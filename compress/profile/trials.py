@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.errors import DataError
+from compress.profile.adaptable import kept_in
 from compress.profile.features import COSTS
 from compress.profile.fit import UnitFit, fit_of
 from compress.profile.judge import Rows, Trial
@@ -125,21 +126,11 @@ def tried(fits: Fits, fit: UnitFit) -> Tried:
     unseen: list[tuple[str, ...]] = [()] * len(fit.rows.names)
     for fold in sorted(set(fit.rows.folds)):
         chosen: Flags = fit.rows.folds != fold
-        solution = made.get(chosen.tobytes()) or fit.solver(chosen)
-        _, shares = solution.predict(fit.rows.design[~chosen])
+        _, shares = made[chosen.tobytes()].predict(fit.rows.design[~chosen])
         hidden = (shares > _NOTICED) & ~fits.seen(fit, chosen)
         for place, missing in zip(np.flatnonzero(~chosen), hidden, strict=True):
             unseen[place] = tuple(cost for cost, lacking in zip(COSTS, missing, strict=True) if lacking)
     return Tried(fit, trial, tuple(unseen))
-
-
-def kept_in(base: Rows, rows: Rows, chosen: Flags) -> Flags:
-    """Which rows of a relative are behind a fit to the chosen rows: none of what those left out, by name or family.
-
-    It is what `adaptable.relative_solver` starts from.
-    """
-    stay: Flags = ~np.isin(base.names, np.array(rows.names)[~chosen])
-    return stay & ~np.isin(base.families, rows.families[~chosen]) if rows.by_family else stay
 
 
 def part_of(rows: Rows, chosen: Flags | NDArray[np.intp]) -> Rows:

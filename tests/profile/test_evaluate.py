@@ -11,10 +11,10 @@ import pytest
 from compress.cli.evaluation import print_evaluation
 from compress.profile.baselines import BASELINES
 from compress.profile.ceiling import Ceiling, Repeats
-from compress.profile.evaluate import Evaluation, Judged, evaluate, known_errors, ranked, write
+from compress.profile.evaluate import Evaluation, Judged, evaluate, known_errors, ranked
 from compress.profile.features import COSTS, Layout
 from compress.profile.judge import Rows, errors_of
-from compress.profile.page import along, glances, number, percent
+from compress.profile.page import along, glances, number, percent, write
 from compress.profile.ranking import Ranked, Score
 from compress.profile.ratios import JudgedRatio, RatioErrors
 from compress.profile.transfer import Transfer

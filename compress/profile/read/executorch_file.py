@@ -10,27 +10,21 @@ from typing import Any
 
 from compress.errors import InputError, ToolMissing
 from compress.profile.lowering import lowered
-from compress.profile.read.kinds import kind_of
+from compress.profile.read.kinds import kind_of, pairs
 from compress.profile.read.layouts import Images
 from compress.runtimes.quiet import quietly
 from compress.types import OpRecord
 
 # XNNPACK's node -> name as the other readers call it.
-_NAMES = {
-    node: name
-    for node, _, name in (
-        entry.partition(":")
-        for entry in (
-            "Clamp:clamp Hardswish:hardswish Sigmoid:sigmoid Tanh:tanh Gelu:gelu ELU:elu LeakyReLU:leaky_relu "
-            "PReLU:prelu Exp:exp Log:log SquareRoot:sqrt ReciprocalSquareRoot:rsqrt Sin:sin Cos:cos Square:pow "
-            "Softmax:softmax Add:add Subtract:sub Multiply:mul Div:div Minimum:minimum Maximum:maximum Negate:neg "
-            "Abs:abs Floor:floor Ceiling:ceil GlobalAvgPooling2d:mean StaticMean:mean AvgPooling2d:avg_pool2d "
-            "MaxPooling2d:max_pool2d ArgMaxPooling2d:max_pool2d StaticResizeBilinear2D:upsample Concatenate2:cat "
-            "Concatenate3:cat Concatenate4:cat Concatenate5:cat StaticConstantPad:pad StaticTranspose:permute "
-            "StaticSlice:slice StaticReshape:view Convert:to Copy:alias"
-        ).split()
-    )
-}
+_NAMES = pairs(
+    "Clamp:clamp Hardswish:hardswish Sigmoid:sigmoid Tanh:tanh Gelu:gelu ELU:elu LeakyReLU:leaky_relu "
+    "PReLU:prelu Exp:exp Log:log SquareRoot:sqrt ReciprocalSquareRoot:rsqrt Sin:sin Cos:cos Square:pow "
+    "Softmax:softmax Add:add Subtract:sub Multiply:mul Div:div Minimum:minimum Maximum:maximum Negate:neg "
+    "Abs:abs Floor:floor Ceiling:ceil GlobalAvgPooling2d:mean StaticMean:mean AvgPooling2d:avg_pool2d "
+    "MaxPooling2d:max_pool2d ArgMaxPooling2d:max_pool2d StaticResizeBilinear2D:upsample Concatenate2:cat "
+    "Concatenate3:cat Concatenate4:cat Concatenate5:cat StaticConstantPad:pad StaticTranspose:permute "
+    "StaticSlice:slice StaticReshape:view Convert:to Copy:alias"
+)
 _CONVOLUTIONS = {
     "Conv2d": "conv", "DepthwiseConv2d": "depthwise_conv", "ConvTranspose2d": "conv_transpose",
 }  # fmt: skip

@@ -59,6 +59,11 @@ def turned_product(weight: Sequence[int], output: Sequence[int]) -> dict[str, An
     return {"input_shapes": ((rows, inner),), "output_shape": (rows, features), "channels": (inner, features)}
 
 
+def pairs(text: str) -> dict[str, str]:
+    """What a format calls its ops, with their names here: "Relu:relu Clip:clamp" as a table."""
+    return dict(entry.split(":") for entry in text.split())
+
+
 def plain(name: str) -> str:
     """An op's name without what does not matter here: marks of in-place, copying and inner forms."""
     return name.lower().strip("_").removesuffix("_copy")

@@ -9,38 +9,32 @@ from typing import Any
 
 from compress.errors import InputError, ToolMissing
 from compress.profile.lowering import lowered
-from compress.profile.read.kinds import kind_of, turned_product
+from compress.profile.read.kinds import kind_of, pairs, turned_product
 from compress.profile.read.layouts import Images
 from compress.types import OpRecord
 
 # TFLite op -> name as the other readers call it.
-_NAMES = {
-    op: name
-    for op, _, name in (
-        entry.partition(":")
-        for entry in (
-            "RELU:relu RELU6:relu6 RELU_N1_TO_1:clamp RELU_0_TO_1:clamp LEAKY_RELU:leaky_relu PRELU:prelu "
-            "LOGISTIC:sigmoid TANH:tanh HARD_SWISH:hardswish ELU:elu GELU:gelu EXP:exp LOG:log SIN:sin COS:cos "
-            "SQRT:sqrt RSQRT:rsqrt POW:pow SQUARE:pow SOFTMAX:softmax LOG_SOFTMAX:log_softmax "
-            "ADD:add ADD_N:add SUB:sub MUL:mul DIV:div MINIMUM:minimum MAXIMUM:maximum NEG:neg ABS:abs SIGN:sign "
-            "SELECT:where SELECT_V2:where EQUAL:eq NOT_EQUAL:ne GREATER:gt GREATER_EQUAL:ge LESS:lt LESS_EQUAL:le "
-            "LOGICAL_NOT:logical_not LOGICAL_AND:logical_and LOGICAL_OR:logical_or BITWISE_XOR:bitwise_xor FLOOR:floor "
-            "CEIL:ceil ROUND:round FLOOR_DIV:floor_divide FLOOR_MOD:remainder SQUARED_DIFFERENCE:squared_difference "
-            "L2_NORMALIZATION:normalize LOCAL_RESPONSE_NORMALIZATION:local_response_norm "
-            "MEAN:mean SUM:sum REDUCE_MAX:amax REDUCE_MIN:amin REDUCE_PROD:prod REDUCE_ANY:any REDUCE_ALL:all "
-            "ARG_MAX:argmax ARG_MIN:argmin CUMSUM:cumsum "
-            "MAX_POOL_2D:max_pool2d AVERAGE_POOL_2D:avg_pool2d L2_POOL_2D:avg_pool2d "
-            "RESIZE_BILINEAR:upsample RESIZE_NEAREST_NEIGHBOR:upsample CONCATENATION:cat PACK:stack "
-            "PAD:pad PADV2:pad MIRROR_PAD:reflection_pad2d "
-            "TRANSPOSE:permute SLICE:slice STRIDED_SLICE:slice SPLIT:split SPLIT_V:split UNPACK:unbind TILE:repeat "
-            "DEPTH_TO_SPACE:pixel_shuffle SPACE_TO_DEPTH:pixel_unshuffle REVERSE_V2:flip REVERSE_SEQUENCE:flip "
-            "SPACE_TO_BATCH_ND:space_to_batch BATCH_TO_SPACE_ND:batch_to_space "
-            "GATHER:embedding GATHER_ND:gather EMBEDDING_LOOKUP:embedding "
-            "RESHAPE:view SQUEEZE:squeeze EXPAND_DIMS:unsqueeze CAST:to BITCAST:to BROADCAST_TO:expand QUANTIZE:alias "
-            "DEQUANTIZE:alias FAKE_QUANT:alias"
-        ).split()
-    )
-}
+_NAMES = pairs(
+    "RELU:relu RELU6:relu6 RELU_N1_TO_1:clamp RELU_0_TO_1:clamp LEAKY_RELU:leaky_relu PRELU:prelu "
+    "LOGISTIC:sigmoid TANH:tanh HARD_SWISH:hardswish ELU:elu GELU:gelu EXP:exp LOG:log SIN:sin COS:cos "
+    "SQRT:sqrt RSQRT:rsqrt POW:pow SQUARE:pow SOFTMAX:softmax LOG_SOFTMAX:log_softmax "
+    "ADD:add ADD_N:add SUB:sub MUL:mul DIV:div MINIMUM:minimum MAXIMUM:maximum NEG:neg ABS:abs SIGN:sign "
+    "SELECT:where SELECT_V2:where EQUAL:eq NOT_EQUAL:ne GREATER:gt GREATER_EQUAL:ge LESS:lt LESS_EQUAL:le "
+    "LOGICAL_NOT:logical_not LOGICAL_AND:logical_and LOGICAL_OR:logical_or BITWISE_XOR:bitwise_xor FLOOR:floor "
+    "CEIL:ceil ROUND:round FLOOR_DIV:floor_divide FLOOR_MOD:remainder SQUARED_DIFFERENCE:squared_difference "
+    "L2_NORMALIZATION:normalize LOCAL_RESPONSE_NORMALIZATION:local_response_norm "
+    "MEAN:mean SUM:sum REDUCE_MAX:amax REDUCE_MIN:amin REDUCE_PROD:prod REDUCE_ANY:any REDUCE_ALL:all "
+    "ARG_MAX:argmax ARG_MIN:argmin CUMSUM:cumsum "
+    "MAX_POOL_2D:max_pool2d AVERAGE_POOL_2D:avg_pool2d L2_POOL_2D:avg_pool2d "
+    "RESIZE_BILINEAR:upsample RESIZE_NEAREST_NEIGHBOR:upsample CONCATENATION:cat PACK:stack "
+    "PAD:pad PADV2:pad MIRROR_PAD:reflection_pad2d "
+    "TRANSPOSE:permute SLICE:slice STRIDED_SLICE:slice SPLIT:split SPLIT_V:split UNPACK:unbind TILE:repeat "
+    "DEPTH_TO_SPACE:pixel_shuffle SPACE_TO_DEPTH:pixel_unshuffle REVERSE_V2:flip REVERSE_SEQUENCE:flip "
+    "SPACE_TO_BATCH_ND:space_to_batch BATCH_TO_SPACE_ND:batch_to_space "
+    "GATHER:embedding GATHER_ND:gather EMBEDDING_LOOKUP:embedding "
+    "RESHAPE:view SQUEEZE:squeeze EXPAND_DIMS:unsqueeze CAST:to BITCAST:to BROADCAST_TO:expand QUANTIZE:alias "
+    "DEQUANTIZE:alias FAKE_QUANT:alias"
+)
 _LAYERS = {
     "CONV_2D": "conv", "DEPTHWISE_CONV_2D": "depthwise_conv", "TRANSPOSE_CONV": "conv_transpose",
     "FULLY_CONNECTED": "linear", "BATCH_MATMUL": "matmul",

@@ -9,43 +9,37 @@ from typing import Any
 
 from compress.errors import InputError, ToolMissing
 from compress.profile.lowering import lowered
-from compress.profile.read.kinds import NEUTRAL, kind_of, turned_product
+from compress.profile.read.kinds import NEUTRAL, kind_of, pairs, turned_product
 from compress.profile.read.onnx_shapes import Settled, settled
 from compress.types import OpRecord
 
 # ONNX op -> name as the other readers call it.
-_NAMES = {
-    op: name
-    for op, _, name in (
-        entry.partition(":")
-        for entry in (
-            "Relu:relu Clip:clamp LeakyRelu:leaky_relu PRelu:prelu Sigmoid:sigmoid Tanh:tanh Erf:erf "
-            "HardSwish:hardswish HardSigmoid:hardsigmoid Elu:elu Gelu:gelu Softplus:softplus Softsign:softsign "
-            "Mish:mish Exp:exp Log:log Sin:sin Cos:cos Tan:tan Sqrt:sqrt Reciprocal:reciprocal Selu:selu Celu:celu "
-            "Swish:silu Pow:pow ThresholdedRelu:threshold Shrink:softshrink FastGelu:gelu QuickGelu:silu BiasGelu:gelu "
-            "Softmax:softmax LogSoftmax:log_softmax "
-            "Add:add Sub:sub Mul:mul Div:div Min:minimum Max:maximum Neg:neg Abs:abs Where:where Equal:eq Greater:gt "
-            "Less:lt GreaterOrEqual:ge LessOrEqual:le Not:logical_not And:logical_and Or:logical_or Xor:logical_xor "
-            "BitwiseAnd:bitwise_and BitwiseOr:bitwise_or BitwiseNot:bitwise_not Floor:floor Ceil:ceil Round:round "
-            "Sign:sign Mod:remainder Sum:add Mean:add IsNaN:isnan IsInf:isinf QLinearAdd:add QLinearMul:mul "
-            "QLinearSigmoid:sigmoid QLinearLeakyRelu:leaky_relu QLinearSoftmax:softmax "
-            "BatchNormalization:batch_norm InstanceNormalization:instance_norm LayerNormalization:layer_norm "
-            "GroupNormalization:group_norm RMSNormalization:rms_norm SimplifiedLayerNormalization:rms_norm "
-            "LpNormalization:normalize LRN:local_response_norm "
-            "GlobalAveragePool:mean GlobalMaxPool:amax ReduceMean:mean ReduceSum:sum ReduceMax:amax ReduceMin:amin "
-            "ReduceL2:norm ReduceL1:norm ReduceSumSquare:sum ReduceLogSumExp:logsumexp ReduceProd:prod ArgMax:argmax "
-            "ArgMin:argmin CumSum:cumsum QLinearGlobalAveragePool:mean QLinearReduceMean:mean "
-            "MaxPool:max_pool2d AveragePool:avg_pool2d LpPool:avg_pool2d QLinearAveragePool:avg_pool2d "
-            "Resize:upsample Upsample:upsample GridSample:grid_sampler AffineGrid:grid_sampler "
-            "Concat:cat QLinearConcat:cat Pad:pad "
-            "Transpose:permute Slice:slice Split:split Tile:repeat DepthToSpace:pixel_shuffle "
-            "SpaceToDepth:pixel_unshuffle ReverseSequence:flip Col2Im:col2im "
-            "Gather:embedding GatherElements:gather GatherND:gather "
-            "Reshape:view Flatten:flatten Squeeze:squeeze Unsqueeze:unsqueeze Expand:expand Identity:alias Cast:to "
-            "Dropout:dropout CastLike:to"
-        ).split()
-    )
-}
+_NAMES = pairs(
+    "Relu:relu Clip:clamp LeakyRelu:leaky_relu PRelu:prelu Sigmoid:sigmoid Tanh:tanh Erf:erf "
+    "HardSwish:hardswish HardSigmoid:hardsigmoid Elu:elu Gelu:gelu Softplus:softplus Softsign:softsign "
+    "Mish:mish Exp:exp Log:log Sin:sin Cos:cos Tan:tan Sqrt:sqrt Reciprocal:reciprocal Selu:selu Celu:celu "
+    "Swish:silu Pow:pow ThresholdedRelu:threshold Shrink:softshrink FastGelu:gelu QuickGelu:silu BiasGelu:gelu "
+    "Softmax:softmax LogSoftmax:log_softmax "
+    "Add:add Sub:sub Mul:mul Div:div Min:minimum Max:maximum Neg:neg Abs:abs Where:where Equal:eq Greater:gt "
+    "Less:lt GreaterOrEqual:ge LessOrEqual:le Not:logical_not And:logical_and Or:logical_or Xor:logical_xor "
+    "BitwiseAnd:bitwise_and BitwiseOr:bitwise_or BitwiseNot:bitwise_not Floor:floor Ceil:ceil Round:round "
+    "Sign:sign Mod:remainder Sum:add Mean:add IsNaN:isnan IsInf:isinf QLinearAdd:add QLinearMul:mul "
+    "QLinearSigmoid:sigmoid QLinearLeakyRelu:leaky_relu QLinearSoftmax:softmax "
+    "BatchNormalization:batch_norm InstanceNormalization:instance_norm LayerNormalization:layer_norm "
+    "GroupNormalization:group_norm RMSNormalization:rms_norm SimplifiedLayerNormalization:rms_norm "
+    "LpNormalization:normalize LRN:local_response_norm "
+    "GlobalAveragePool:mean GlobalMaxPool:amax ReduceMean:mean ReduceSum:sum ReduceMax:amax ReduceMin:amin "
+    "ReduceL2:norm ReduceL1:norm ReduceSumSquare:sum ReduceLogSumExp:logsumexp ReduceProd:prod ArgMax:argmax "
+    "ArgMin:argmin CumSum:cumsum QLinearGlobalAveragePool:mean QLinearReduceMean:mean "
+    "MaxPool:max_pool2d AveragePool:avg_pool2d LpPool:avg_pool2d QLinearAveragePool:avg_pool2d "
+    "Resize:upsample Upsample:upsample GridSample:grid_sampler AffineGrid:grid_sampler "
+    "Concat:cat QLinearConcat:cat Pad:pad "
+    "Transpose:permute Slice:slice Split:split Tile:repeat DepthToSpace:pixel_shuffle "
+    "SpaceToDepth:pixel_unshuffle ReverseSequence:flip Col2Im:col2im "
+    "Gather:embedding GatherElements:gather GatherND:gather "
+    "Reshape:view Flatten:flatten Squeeze:squeeze Unsqueeze:unsqueeze Expand:expand Identity:alias Cast:to "
+    "Dropout:dropout CastLike:to"
+)
 _QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 # What gives the same whatever its input holds.
 _CONSTANT = frozenset({"Constant", "ConstantOfShape", "Shape", "Size", "Range", "EyeLike"})
