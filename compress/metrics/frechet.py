@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from compress.errors import DataError
+from compress.metrics.rows import checked_rows
+
+# What is measured on feature rows. "FID" and "KID" are not among them: these names are those of one backbone's figures.
+Statistic = Literal["Fréchet distance", "kernel distance", "precision", "recall", "density", "coverage"]
 
 
 @dataclass(frozen=True)
@@ -23,21 +27,22 @@ class Features:
     compute: Callable[[Tensor], Tensor]
 
 
-def frechet_distance(first_ND: Tensor, second_ND: Tensor) -> float:
+def figure_name(statistic: Statistic, features: Features) -> str:
+    """What a report calls a figure on feature rows: "Fréchet distance on AlexNet conv5 (ImageNet)"."""
+    return f"{statistic} on {features.name}"
+
+
+def frechet_distance(first_ND: Tensor, second_MD: Tensor) -> float:
     """The squared Fréchet distance of the two Gaussians that fit the rows (Dowson and Landau, 1982).
 
     |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), in the features' own unit squared; 0 where mean and covariance agree.
-    With fewer rows than features the covariances are singular: the figure is defined, but biased upwards.
+    It is biased upwards, by about a constant over the number of rows: compare figures of as many rows only. With fewer
+    rows than features the covariances are singular; the figure is still defined, and that bias is most of it.
 
     Raises:
-        DataError: a set has fewer than two rows, or the sets have different widths.
+        DataError: a set has fewer than two rows, the sets have different widths, or a feature is not finite.
     """
-    if first_ND.dim() != 2 or second_ND.dim() != 2 or first_ND.shape[1] != second_ND.shape[1]:
-        shapes = f"{tuple(first_ND.shape)} and {tuple(second_ND.shape)}"
-        raise DataError(f"the Fréchet distance needs two sets of feature rows of one width, not {shapes}")
-    if min(len(first_ND), len(second_ND)) < 2:
-        raise DataError("the Fréchet distance needs at least two images on either side; give it more")
-    first, second = first_ND.double(), second_ND.double()
+    first, second = checked_rows(first_ND, second_MD, 2, "the Fréchet distance")
     root = _root(_covariance(first))
     # tr (C1 C2)^(1/2) is the sum of the roots of the eigenvalues of the symmetric C1^(1/2) C2 C1^(1/2).
     eigenvalues = torch.linalg.eigvalsh(root @ _covariance(second) @ root).clamp(min=0)

@@ -43,7 +43,7 @@ class LogMel(nn.Module):
         Raises:
             DataError: the sounds have another shape.
         """
-        flat_NS = _flat(sound)
+        flat_NS = flat_sounds(sound)
         spectrum = torch.stft(
             flat_NS.double(), self.fft, self.hop, window=self.window, pad_mode="constant", return_complex=True
         )
@@ -60,15 +60,26 @@ class LogMel(nn.Module):
         Raises:
             DataError: the shapes differ.
         """
-        if output.shape != reference.shape:
-            shapes = f"{tuple(output.shape)} and {tuple(reference.shape)}"
-            raise DataError(f"two sounds of different shape cannot be compared: {shapes}")
-        difference_NBT = self(output) - self(reference)
+        output_NS, reference_NS = sound_pair(output, reference)
+        difference_NBT = self(output_NS) - self(reference_NS)
         distance_N = difference_NBT.square().mean(1).sqrt().mean(1)
         return torch.nan_to_num(distance_N, nan=-self.floor_db, posinf=-self.floor_db)
 
 
-def _flat(sound: Tensor) -> Tensor:
+def sound_pair(output: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """Both sounds as (N, S).
+
+    Raises:
+        DataError: they are no sounds, or of different shape.
+    """
+    if output.shape != reference.shape:
+        shapes = f"{tuple(output.shape)} and {tuple(reference.shape)}"
+        raise DataError(f"two sounds of different shape cannot be compared: {shapes}")
+    return flat_sounds(output), flat_sounds(reference)
+
+
+def flat_sounds(sound: Tensor) -> Tensor:
+    """Sounds (N, S) or (N, 1, S) as (N, S); raises DataError for another shape."""
     if sound.dim() == 3 and sound.shape[1] == 1:
         sound = sound[:, 0]
     if sound.dim() != 2:

@@ -1,12 +1,16 @@
-"""The Fréchet distance where its value is known, and its two parts one by one."""
+"""The Fréchet distance where its value is known, its two parts one by one, and against two other implementations."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import scipy.linalg
 import torch
+from torch import nn
+from torchmetrics.image.fid import FrechetInceptionDistance
 
 from compress.errors import DataError
-from compress.metrics import frechet_distance
+from compress.metrics import Features, figure_name, frechet_distance
 
 ROWS = torch.randn(40, 6, generator=torch.Generator().manual_seed(0)) @ torch.diag(torch.arange(1.0, 7.0))
 
@@ -45,8 +49,37 @@ def test_fewer_images_than_features_still_give_a_figure() -> None:
     assert frechet_distance(ROWS[:3], ROWS[:3]) == pytest.approx(0.0, abs=1e-4)
 
 
+class Rows(nn.Identity):
+    """A backbone whose images are feature rows already."""
+
+    num_features = 6
+
+
+def test_against_two_other_implementations() -> None:
+    other = torch.randn(70, 6, generator=torch.Generator().manual_seed(3)).exp()
+    found = frechet_distance(ROWS, other)
+    theirs = FrechetInceptionDistance(feature=Rows())
+    theirs.update(ROWS, real=True)
+    theirs.update(other, real=False)
+    assert found == pytest.approx(float(theirs.compute()), rel=1e-5)
+    first, second = ROWS.double().numpy(), other.double().numpy()
+    c1, c2 = np.cov(first.T), np.cov(second.T)
+    shared = np.trace(scipy.linalg.sqrtm(c1 @ c2).real)
+    wanted = np.square(first.mean(0) - second.mean(0)).sum() + np.trace(c1) + np.trace(c2) - 2 * shared
+    assert found == pytest.approx(float(wanted), rel=1e-9)
+
+
+def test_a_figure_is_named_by_its_backbone() -> None:
+    features = Features("mean colours", lambda images: images.mean((2, 3)))
+    assert figure_name("kernel distance", features) == "kernel distance on mean colours"
+
+
 def test_what_has_no_spread_is_refused() -> None:
-    with pytest.raises(DataError, match="at least two images"):
+    with pytest.raises(DataError, match="at least 2 images on either side, not 1 and 40"):
         frechet_distance(ROWS[:1], ROWS)
     with pytest.raises(DataError, match="of one width"):
         frechet_distance(ROWS, ROWS[:, :3])
+    broken = ROWS.clone()
+    broken[3, 2] = torch.nan
+    with pytest.raises(DataError, match="1 feature rows of the second set hold NaN"):
+        frechet_distance(ROWS, broken)

@@ -1,4 +1,4 @@
-"""PSNR and SSIM against their formulas, written out for one window, and what damaged images get."""
+"""PSNR and SSIM against their formulas and another implementation, and what damaged images get."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from compress.errors import DataError
 from compress.metrics import psnr_db, ssim
@@ -42,6 +43,22 @@ def test_ssim_of_one_window_by_hand() -> None:
     wanted = (2 * mean_x * mean_y + c1) * (2 * both + c2) / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
     found = ssim(*(torch.from_numpy(image).view(1, 1, 11, 11) for image in (x, y)), data_range=2.0)
     assert found.item() == pytest.approx(wanted, abs=1e-12)
+
+
+@pytest.mark.parametrize("data_range", [1.0, 2.0])
+def test_both_figures_against_another_implementation(data_range: float) -> None:
+    reference = pictures(3, 40)
+    output = (reference + 0.1 * torch.randn(reference.shape, generator=torch.Generator().manual_seed(1))).double()
+    reference = reference.double()
+    theirs = peak_signal_noise_ratio(output, reference, data_range, reduction="none", dim=(1, 2, 3))
+    assert torch.allclose(
+        psnr_db(output, reference, data_range), theirs, rtol=1e-6
+    )  # theirs takes the logarithm in float32
+    _, theirs = structural_similarity_index_measure(
+        output, reference, data_range=data_range, reduction="none", return_full_image=True
+    )
+    inside = theirs[..., 5:-5, 5:-5].flatten(1).mean(1)  # it also has the windows that reach over the mirrored border
+    assert torch.allclose(ssim(output, reference, data_range), inside, atol=1e-9)
 
 
 def test_ssim_sees_structure_where_psnr_does_not() -> None:
