@@ -1,14 +1,16 @@
 """The one training loop, and what it runs on."""
 
 from compress.train.devices import make_fabric
-from compress.train.loop import FitResult, Player, fit, schedule
+from compress.train.loop import FitResult, Guard, Order, Player, fit, schedule
 from compress.train.settings import DeviceSettings, LoopSettings, OptimizerSettings
 
 __all__ = [
     "DeviceSettings",
     "FitResult",
+    "Guard",
     "LoopSettings",
     "OptimizerSettings",
+    "Order",
     "Player",
     "fit",
     "make_fabric",

@@ -8,12 +8,13 @@ optimizer and random state and nothing else.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from lightning_fabric import Fabric
@@ -30,13 +31,46 @@ Loss = Callable[[Mapping[str, nn.Module], Any], dict[str, Tensor]]
 
 @dataclass
 class Player:
-    """A network in the loop. `loss(modules, batch)` returns named terms, summed; it plays every `every`-th step."""
+    """A network in the loop. `loss(modules, batch)` returns named terms, summed; it plays every `every`-th step.
+
+    `stats` gives further figures of the last loss, for the history and the guard; nobody minimizes them.
+    """
 
     name: str
     module: nn.Module
     loss: Loss
     optimizer: OptimizerSettings
     every: int = 1
+    stats: Callable[[], Mapping[str, float]] | None = None
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a guard wants done after an epoch: `lower_rate` of a player by `factor`, `rollback`, `stop`, or `wait`.
+
+    A rollback puts weights, averages and optimizers back to the end of the last epoch without an order: `wait` does
+    nothing but mark an epoch as none to go back to.
+    """
+
+    action: Literal["wait", "lower_rate", "rollback", "stop"]
+    player: str = ""
+    factor: float = 0.5
+
+
+class Guard(Protocol):
+    """Watches over the health of a training; its state is plain data and goes into checkpoints."""
+
+    def after_epoch(self, epoch: int, row: dict[str, Any]) -> Sequence[Order]:
+        """What to do after an epoch; may write what it found into the history row."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """The guard's state."""
+        ...
+
+    def load_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+        ...
 
 
 class Watch(Protocol):
@@ -68,6 +102,7 @@ def fit(
     better: Callable[[float, float], bool] = lambda new, old: new > old,
     on_epoch: Callable[[int], None] | None = None,
     watch: Watch | None = None,
+    guard: Guard | None = None,
 ) -> FitResult:
     """Train the players in place and return the history; checkpoints go to `folder`, and a run resumes from there.
 
@@ -79,11 +114,12 @@ def fit(
         better: whether a new quality beats an old one.
         on_epoch: called before each epoch (a schedule of loss weights, observers to freeze).
         watch: called after each step.
+        guard: looks at each epoch, with the players in eval mode, and may order a lower rate, a rollback or the end.
 
     Raises:
         TrainingDiverged: a loss became NaN or infinite; names the step and the last good checkpoint.
     """
-    return _Fit(players, draw, size, settings, fabric, folder, evaluate, better, on_epoch, watch).run()
+    return _Fit(players, draw, size, settings, fabric, folder, evaluate, better, on_epoch, watch, guard).run()
 
 
 class _Fit:
@@ -101,10 +137,11 @@ class _Fit:
         better: Callable[[float, float], bool],
         on_epoch: Callable[[int], None] | None,
         watch: Watch | None,
+        guard: Guard | None,
     ) -> None:
         self.players, self.draw, self.size, self.settings = players, draw, size, settings
         self.fabric, self.folder, self.evaluate, self.better = fabric, folder, evaluate, better
-        self.on_epoch, self.watch = on_epoch, watch
+        self.on_epoch, self.watch, self.guard = on_epoch, watch, guard
         self.batch_size = min(settings.batch_size, size)
         if self.batch_size % fabric.world_size:
             size_text = f"train.batch_size {self.batch_size}"
@@ -114,6 +151,10 @@ class _Fit:
         self.step = 0
         self.result = FitResult()
         self.sums: dict[str, float] = {}
+        self.stats: dict[str, list[float]] = {}
+        self.factors = {player.name: 1.0 for player in players}
+        self.good: dict[str, Any] | None = None
+        self.stopped = False
         self.best: dict[str, Any] | None = None
         self.saved_at = time.monotonic()
         self.modules: dict[str, Any] = {}
@@ -132,7 +173,7 @@ class _Fit:
         """Train from the last checkpoint, or from the start, to the end."""
         self._restore()
         # What is drawn by layers (dropout) follows the step alone, whatever ran before in this process.
-        while self.step < self.total:
+        while self.step < self.total and not self.stopped:
             epoch, position = divmod(self.step, self.steps_per_epoch)
             if self.on_epoch is not None:
                 self.on_epoch(epoch)
@@ -172,6 +213,7 @@ class _Fit:
                 continue
             optimizer, module = self.optimizers[player.name], self.modules[player.name]
             rate = player.optimizer.learning_rate * schedule(player.optimizer, self.step / self.total)
+            rate *= self.factors[player.name]
             for group in optimizer.param_groups:
                 group["lr"] = rate
             with self.fabric.autocast():
@@ -188,6 +230,8 @@ class _Fit:
             optimizer.step()
             prefix = "" if len(self.players) == 1 else f"{player.name}."
             losses |= {prefix + name: float(term.detach()) for name, term in terms.items()}
+            for name, value in (player.stats() if player.stats else {}).items():
+                self.stats.setdefault(name, []).append(value)
             losses[f"{prefix}learning_rate"] = rate
         self._average()
         return losses
@@ -209,7 +253,9 @@ class _Fit:
 
     def _close_epoch(self, epoch: int) -> None:
         row: dict[str, Any] = {"epoch": epoch, **{k: v / self.steps_per_epoch for k, v in self.sums.items()}}
-        self.sums = {}
+        if self.stats:
+            row["stats"] = {name: sum(values) / len(values) for name, values in self.stats.items()}
+        self.sums, self.stats = {}, {}
         last = epoch + 1 == self.settings.epochs
         if self.evaluate is not None and (last or (epoch + 1) % self.settings.evaluate_every == 0):
             self._mode(train=False)
@@ -218,6 +264,7 @@ class _Fit:
                 row["quality"] = quality
                 self._remember(epoch, quality)
         self.result.history.append(row)
+        self._obey(epoch, row)
         if not last and self._save_is_due():
             self._save()
 
@@ -229,6 +276,38 @@ class _Fit:
             weights = {p.name: {k: v.detach().clone() for k, v in p.module.state_dict().items()} for p in self.players}
             self.best = {"quality": quality, "epoch": epoch, "weights": weights}
 
+    def _obey(self, epoch: int, row: dict[str, Any]) -> None:
+        """Do what the guard orders after an epoch; an epoch without an order is what a rollback goes back to."""
+        if self.guard is None:
+            return
+        self._mode(train=False)
+        with _Averaged(self):
+            orders = self.guard.after_epoch(epoch, row)
+        for order in orders:
+            if order.action == "lower_rate":
+                self.factors[order.player] *= order.factor
+            elif order.action == "rollback" and self.good is not None:
+                self._load(self.good)
+            elif order.action == "stop":
+                self.stopped = True
+        if not orders:
+            self.good = copy.deepcopy(self._learned())
+
+    def _learned(self) -> dict[str, Any]:
+        """All that the training has learned so far: weights, averages and the optimizers' state."""
+        return {
+            "modules": {p.name: p.module.state_dict() for p in self.players},
+            "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
+            "averages": self.averages,
+        }
+
+    def _load(self, learned: Mapping[str, Any]) -> None:
+        learned = copy.deepcopy(dict(learned))  # an optimizer goes on in the very tensors it is given
+        for player in self.players:
+            player.module.load_state_dict(learned["modules"][player.name])
+            self.optimizers[player.name].load_state_dict(learned["optimizers"][player.name])
+        self.averages = learned["averages"]
+
     def _finish(self) -> None:
         """Leave in the players the weights that the settings ask for."""
         if self.settings.keep == "best" and self.best is not None:
@@ -238,7 +317,7 @@ class _Fit:
         elif self.averages:
             _Averaged(self).__enter__()
         self._mode(train=False)
-        self.result.steps = self.total
+        self.result.steps = self.step
 
     def _mode(self, train: bool) -> None:
         for player in self.players:
@@ -251,12 +330,14 @@ class _Fit:
     def _save(self) -> None:
         state = {
             "step": self.step,
-            "modules": {p.name: p.module.state_dict() for p in self.players},
-            "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
-            "averages": self.averages,
+            **self._learned(),
+            "good": self.good,
+            "factors": self.factors,
+            "guard": self.guard.to_dict() if self.guard is not None else {},
             "best": self.best,
             "history": self.result.history,
             "sums": self.sums,
+            "stats": self.stats,
             "random": torch.get_rng_state(),
         }
         if self.fabric.is_global_zero:
@@ -269,10 +350,11 @@ class _Fit:
         if found is None:
             return
         self.step, state = found
-        for player in self.players:
-            player.module.load_state_dict(state["modules"][player.name])
-            self.optimizers[player.name].load_state_dict(state["optimizers"][player.name])
-        self.averages, self.best, self.sums = state["averages"], state["best"], state["sums"]
+        self._load(state)
+        self.best, self.sums, self.good, self.factors = (state[k] for k in ("best", "sums", "good", "factors"))
+        self.stats = state["stats"]
+        if self.guard is not None:
+            self.guard.load_dict(state["guard"])
         self.result.history, self.result.resumed_from_step = state["history"], self.step
         torch.set_rng_state(state["random"])
 
@@ -322,7 +404,7 @@ def _optimizer(parameters: list[nn.Parameter], settings: OptimizerSettings) -> t
     ]
     groups = [group for group in groups if group["params"]]
     if settings.kind == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.learning_rate)
+        return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas)
     return torch.optim.SGD(
         groups, lr=settings.learning_rate, momentum=settings.momentum, nesterov=settings.momentum > 0
     )

@@ -20,6 +20,7 @@ class OptimizerSettings:
     schedule: Literal["cosine", "constant"] = "cosine"
     warm_up_share: float = 0.05
     clip_norm: float = 5.0
+    betas: tuple[float, float] = (0.9, 0.999)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import RecipeError, TrainingDiverged
-from compress.train import DeviceSettings, LoopSettings, OptimizerSettings, Player, fit, make_fabric, schedule, store
+from compress.train import (
+    DeviceSettings,
+    LoopSettings,
+    OptimizerSettings,
+    Order,
+    Player,
+    fit,
+    make_fabric,
+    schedule,
+    store,
+)
 from compress.types import Number
 
 DATA = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
@@ -187,3 +197,73 @@ def test_a_batch_that_does_not_divide_by_the_processes_is_refused(tmp_path: Path
             [Player("model", _model(), _loss, OptimizerSettings())],
             _draw, 64, LoopSettings(epochs=1, batch_size=16), Two(), tmp_path,  # type: ignore[arg-type]
         )  # fmt: skip
+
+
+class Scripted:
+    """A guard that gives the orders it was told to, epoch by epoch; its state is how often it looked."""
+
+    def __init__(self, orders: dict[int, list[Order]], seen: Callable[[], None] = lambda: None) -> None:
+        self.orders, self.looks, self.seen = orders, 0, seen
+
+    def after_epoch(self, epoch: int, row: dict[str, Any]) -> list[Order]:
+        self.looks += 1
+        self.seen()
+        return self.orders.get(epoch, [])
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"looks": self.looks}
+
+    def load_dict(self, state: Mapping[str, Any]) -> None:
+        self.looks = int(state["looks"])
+
+
+def _guarded(folder: Path, model: nn.Module, guard: Scripted, watch: Any = None, epochs: int = 4) -> Any:
+    player = Player("model", model, _loss, OptimizerSettings(learning_rate=0.1, schedule="constant", warm_up_share=0.0))
+    loop = LoopSettings(epochs=epochs, batch_size=8, checkpoint_every_s=0.0)
+    folder.mkdir(exist_ok=True)
+    return fit([player], _draw, 32, loop, make_fabric(DeviceSettings()), folder, watch=watch, guard=guard)
+
+
+def test_a_rollback_returns_to_the_end_of_the_last_epoch_without_an_order(tmp_path: Path) -> None:
+    model, states = _model(), []
+    guard = Scripted(
+        {1: [Order("wait")], 2: [Order("rollback")]},
+        lambda: states.append({k: v.clone() for k, v in model.state_dict().items()}),
+    )
+    _guarded(tmp_path, model, guard, epochs=3)
+    assert len(states) == 3
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, states[0][key])  # not epoch 1's, which was marked as none to go back to
+        assert not torch.equal(value, states[1][key])
+
+
+def test_an_order_lowers_the_rate_or_ends_the_training(tmp_path: Path) -> None:
+    guard = Scripted({0: [Order("lower_rate", "model", 0.25)], 1: [Order("stop")]})
+    result = _guarded(tmp_path, _model(), guard)
+    rates = [row["learning_rate"] for row in result.history]
+    assert rates == pytest.approx([0.1, 0.025]) and result.steps == 8
+
+
+def test_a_guarded_training_killed_after_an_order_ends_bit_identical(tmp_path: Path) -> None:
+    orders = {0: [], 1: [Order("rollback"), Order("lower_rate", "model", 0.5)]}
+    whole = _model()
+    _guarded(tmp_path / "whole", whole, Scripted(orders))
+
+    def dies(step: int, total: int, epoch: int, losses: Any) -> None:
+        if step == 11:
+            raise Killed
+
+    killed = _model()
+    with pytest.raises(Killed):
+        _guarded(tmp_path / "killed", killed, Scripted(orders), dies)
+    resumed, guard = _model(), Scripted(orders)
+    result = _guarded(tmp_path / "killed", resumed, guard)
+    assert result.resumed_from_step and guard.looks == 4 and _same(whole, resumed)
+
+
+def test_stats_are_noted_and_minimized_by_nobody(tmp_path: Path) -> None:
+    model, seen = _model(), iter(range(100))
+    player = Player("model", model, _loss, OptimizerSettings(), stats=lambda: {"sign": float(next(seen))})
+    result = fit([player], _draw, 32, LoopSettings(epochs=2, batch_size=8), make_fabric(DeviceSettings()), tmp_path)
+    assert [row["stats"] for row in result.history] == [{"sign": 1.5}, {"sign": 5.5}]
+    assert "sign" not in result.history[0]
