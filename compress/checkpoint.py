@@ -15,7 +15,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, fx, nn
 
-from compress import quantize
+from compress import quantize, rewrite
 from compress.errors import InputError, WeightsError
 from compress.files import write_bytes
 from compress.graph.fold import fold_batch_norms
@@ -152,6 +152,8 @@ def rebuild(
     for plan in plans:
         if plan["kind"] == "quantize":
             quant_plan = quantize.QuantPlan.from_dict(plan)
+        elif plan["kind"] == "rewrite":
+            model = rewrite.apply(model, rewrite.RewritePlan.from_dict(plan), example_inputs)
         else:
             edits = [edit_from_dict(edit) for edit in plan["edits"]]
             model = apply_edits(model, edits, example_inputs, check=False)
