@@ -1,13 +1,20 @@
 """What a teacher of each kind is: its data, loss, quality metric and samples to look at."""
 
-from compress.tasks.base import Batch, Predict, Sample, Split, Task
+from compress.tasks.audio import split_sounds, write_wav
+from compress.tasks.base import Batch, Predict, Reference, Sample, Split, Task
 from compress.tasks.classification import Classification
+from compress.tasks.degrade import Bicubic, Blind
+from compress.tasks.domains import PairedTranslation, UnpairedTranslation
 from compress.tasks.generation import Generation
 from compress.tasks.imitation import Imitation
+from compress.tasks.pairs import split_pairs
+from compress.tasks.pictures import split_pictures
+from compress.tasks.super_resolution import SuperResolution
 from compress.tasks.translation import ImageToImage
 from compress.tasks.vocoder import Vocoder
 
 __all__ = [
-    "Batch", "Classification", "Generation", "ImageToImage", "Imitation", "Predict", "Sample", "Split", "Task",
-    "Vocoder",
+    "Batch", "Bicubic", "Blind", "Classification", "Generation", "ImageToImage", "Imitation", "PairedTranslation",
+    "Predict", "Reference", "Sample", "Split", "SuperResolution", "Task", "UnpairedTranslation", "Vocoder",
+    "split_pairs", "split_pictures", "split_sounds", "write_wav",
 ]  # fmt: skip

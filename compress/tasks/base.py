@@ -10,11 +10,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from compress.errors import DataError
 from compress.types import Number
 
 Split = Literal["train", "validation", "test"]
@@ -22,12 +23,33 @@ Predict = Callable[..., Tensor]
 """A model as a function: input tensors (N, ...) in, output tensor out. In torch or through a device runtime."""
 
 
+class Indexed(Protocol):
+    """Samples that are made or read one at a time: a tensor without a batch axis for each number below the length."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Tensor: ...
+
+
+Stored = Tensor | Indexed
+
+
+def take(stored: Stored, indices: Tensor) -> Tensor:
+    """The samples at `indices`, stacked: (N, ...)."""
+    return stored[indices] if isinstance(stored, Tensor) else torch.stack([stored[int(i)] for i in indices])
+
+
 @dataclass(frozen=True)
 class Batch:
-    """A few samples: `inputs` as the model takes them, `target` as the loss takes it (None where there is no label)."""
+    """A few samples: `inputs` as the model takes them, `target` as the loss takes it (None where there is no label).
+
+    `sample_ids` (N,) are there where the inputs are those of these training samples and always will be: what a teacher
+    said to a sample may then be remembered by its number. They are None where anything was drawn or mixed anew.
+    """
 
     inputs: tuple[Tensor, ...]
     target: Any = None
+    sample_ids: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.inputs[0].shape[0])
@@ -38,12 +60,38 @@ class Sample:
     """One row of the report's sample sheet: the input to look at and what each model made of it.
 
     `image` is an RGB picture (3, H, W) in [0, 1]; `target` a short text; `outputs` maps a model's name to a short
-    text or a picture.
+    text or a picture. Where outputs are sounds, `sounds` has them to listen to, by the same names: each (S,) in
+    [-1, 1] at `sample_rate` samples per second.
     """
 
     image: Tensor
     target: str = ""
     outputs: Mapping[str, str | Tensor] = field(default_factory=dict)
+    sounds: Mapping[str, Tensor] = field(default_factory=dict)
+    sample_rate: int | None = None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Something to hold the student against, always reported: a published small model, or doing next to nothing.
+
+    `predict` takes what the models take. `module` is there where its cost can be counted.
+    """
+
+    predict: Predict
+    module: nn.Module | None = None
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Self:
+        """A module, set to evaluation, as a reference."""
+
+        @torch.no_grad()
+        def predict(*inputs: Tensor) -> Tensor:
+            output: Tensor = module(*inputs)
+            return output
+
+        module.eval()
+        return cls(predict, module)
 
 
 class Task(ABC):
@@ -78,6 +126,30 @@ class Task(ABC):
         """The training loss against labels, a scalar; a task without labels has none."""
         raise NotImplementedError(f"{type(self).__name__} has no labels to learn from")
 
+    def span(self) -> tuple[float, float]:
+        """The lowest output value and the width of the outputs' interval.
+
+        Raises:
+            DataError: outputs come from no interval.
+        """
+        raise DataError(f"the outputs of a {type(self).__name__} task have no range")
+
+    def perceptual_loss(self, output: Tensor, reference: Tensor) -> Tensor:
+        """How different outputs look or sound, (N,), differentiable.
+
+        Raises:
+            DataError: the task has no such distance.
+        """
+        raise DataError(f"a {type(self).__name__} task has no perceptual distance to train with")
+
+    def perceptual_features(self, output: Tensor) -> list[Tensor]:
+        """The feature maps (N, C, H, W) that a perceptual network makes of outputs, differentiable.
+
+        Raises:
+            DataError: the task has no such network.
+        """
+        raise DataError(f"a {type(self).__name__} task has no perceptual network")
+
     @property
     def labelled(self) -> bool:
         """Whether `loss` can be used."""
@@ -89,6 +161,10 @@ class Task(ABC):
 
     def more_qualities(self, predict: Predict) -> dict[str, Number]:
         """Further figures to report beside the quality, by name."""
+        return {}
+
+    def references(self) -> Mapping[str, Reference]:
+        """What the student is held against beside its teacher, by name."""
         return {}
 
     def samples(self, models: Mapping[str, Predict], count: int = 12) -> list[Sample]:

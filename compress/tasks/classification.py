@@ -11,10 +11,9 @@ from torch.nn import functional as F
 
 from compress.errors import DataError
 from compress.metrics import count_top1
-from compress.tasks.base import Batch, Predict, Sample, Split, Task
+from compress.tasks.base import Batch, Predict, Sample, Split, Stored, Task, take
 from compress.types import Number
 
-Images = Tensor | Sequence[Any]
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
@@ -36,9 +35,9 @@ class Classification(Task):
 
     def __init__(
         self,
-        train: tuple[Images, Tensor | None],
-        validation: tuple[Images, Tensor | None],
-        test: tuple[Images, Tensor | None],
+        train: tuple[Stored, Tensor | None],
+        validation: tuple[Stored, Tensor | None],
+        test: tuple[Stored, Tensor | None],
         *,
         prepare: Callable[[Tensor], Tensor] | None = None,
         augment: Augment | None = None,
@@ -70,9 +69,7 @@ class Classification(Task):
         return self._labels("train") is not None
 
     def _gather(self, split: Split, indices: Tensor) -> Tensor:
-        images = self._data[split][0]
-        stored = images[indices] if isinstance(images, Tensor) else torch.stack([images[int(i)] for i in indices])
-        return self.prepare(stored)
+        return self.prepare(take(self._data[split][0], indices))
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """The first validation image, (1, C, H, W)."""
@@ -84,11 +81,11 @@ class Classification(Task):
 
     def train_batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
         """Augmented images (N, C, H, W) with their class numbers (N,), or None without labels."""
-        images = self._gather("train", indices)
-        if self.augment is not None:
-            images = self.augment(images, generator)
-        labels = self._labels("train")
-        return Batch((images,), None if labels is None else labels[indices])
+        images, labels = self._gather("train", indices), self._labels("train")
+        target = None if labels is None else labels[indices]
+        if self.augment is None:
+            return Batch((images,), target, sample_ids=indices)
+        return Batch((self.augment(images, generator),), target)
 
     def batches(self, split: Split) -> Iterator[Batch]:
         """The split's images in order, in batches of `batch_size`."""
