@@ -1,20 +1,12 @@
-"""A recipe: what to compress, for which target, inside which budget, in which steps. Checked once, at birth.
-
-Every model here is frozen and refuses unknown keys. `load_recipe` reads YAML, applies `--set` overrides and reports
-errors as file, line, key and the nearest legal name. Nothing here imports torch.
-"""
+"""The sections of a recipe: frozen models that refuse unknown keys. Nothing here imports torch."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from compress.errors import RecipeError
+from compress.recipe.near import near
 from compress.types import Scheme
 
 Format = Literal["onnx", "litert", "executorch", "coreml"]
@@ -35,6 +27,7 @@ class Training(Section):
     optimizer: Literal["sgd", "adamw"] = "sgd"
     weight_decay: float = Field(5e-4, ge=0)
     momentum: float = Field(0.9, ge=0, lt=1)
+    betas: tuple[float, float] = Field((0.9, 0.999), description="adamw: decay of its two moments")
     schedule: Literal["cosine", "constant"] = "cosine"
     warm_up: float = Field(0.05, ge=0, lt=1, description="share of the training in which the rate rises")
     clip_norm: float = Field(5.0, ge=0, description="largest gradient norm; 0 switches clipping off")
@@ -49,6 +42,7 @@ class Teacher(Section):
     """The model to compress: an entry point, with weights from a file or trained here by the task's own loss."""
 
     entry: str = Field(description="package.module:attribute, path/to/file.py:attribute or timm:NAME")
+    arguments: dict[str, Any] = Field(default_factory=dict, description="what the entry is called with")
     weights: str | None = Field(None, description=".safetensors, or .pth/.pt read without unpickling code")
     key: str | None = Field(None, description="where the state dict lies inside the file, e.g. state_dict")
     train: Training | None = Field(None, description="train the teacher first (used where weights is not given)")
@@ -58,6 +52,13 @@ class Entry(Section):
     """A named object in the user's code."""
 
     entry: str
+
+
+class Student(Section):
+    """Another network to start from, instead of the teacher's own."""
+
+    entry: str = Field(description="package.module:attribute or path/to/file.py:attribute, e.g. compress.students:Imdn")
+    arguments: dict[str, Any] = Field(default_factory=dict, description="what the entry is called with")
 
 
 class Budget(Section):
@@ -124,10 +125,32 @@ class Prune(Section):
         return value
 
 
+class Rewrite(Section):
+    """Put cheaper forms in the place of costly ones; what only comes near needs a distill step behind it."""
+
+    upsample: Literal["keep", "resize", "pixel_shuffle"] = Field(
+        "keep", description="transposed convolutions: resize and convolve (near), or convolve and shuffle (exact)"
+    )
+    separable: Literal["keep", "all", "large"] = Field(
+        "keep", description="convolutions into depthwise and pointwise: all of 3 x 3 and more, or of 5 x 5 and more"
+    )
+    aggregate: Literal["keep", "accumulate", "thin"] = Field(
+        "keep", description="dense connections: sums as they come (exact), or fewer of them (near)"
+    )
+    norms: Literal["keep", "fold"] = Field(
+        "keep", description="instance norms by fixed statistics, where those of the images differ little"
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="thresholds and sites, see compress.rewrite")
+    batches: int = Field(8, ge=1, description="training batches behind the norms' statistics")
+
+
 class Distill(Training):
     """Teach the student what the teacher knows."""
 
-    method: str = Field("logit", description="logit, hint, orthogonal, or module:attribute")
+    method: str = Field("logit", description="a name from `compress methods`, or module:attribute")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="the method's own settings, such as the weights of its losses"
+    )
     temperature: float = Field(4.0, gt=0)
     label_weight: float = Field(0.0, ge=0, le=1, description="share of the loss on labels; 0 needs none")
     mixup: float = Field(0.0, ge=0, le=1, description="chance that a batch is mixed pairwise")
@@ -231,7 +254,7 @@ class Verify(Section):
     def _by_scheme(cls, value: Any) -> Any:
         for scheme, limit in value.items() if isinstance(value, dict) else ((None, value),):
             if scheme is not None and scheme not in get_args(Scheme):
-                raise ValueError(f"unknown scheme '{scheme}'{_near(str(scheme), get_args(Scheme))}")
+                raise ValueError(f"unknown scheme '{scheme}'{near(str(scheme), get_args(Scheme))}")
             if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, float)) or limit <= 0):
                 raise ValueError("must be a number above 0, or one per scheme, such as {w8a8: 25}")
         return value
@@ -267,6 +290,7 @@ class Profile(Section):
 
 STEPS: dict[str, type[Section]] = {
     "search": Search,
+    "rewrite": Rewrite,
     "prune": Prune,
     "distill": Distill,
     "quantize": Quantize,
@@ -274,261 +298,3 @@ STEPS: dict[str, type[Section]] = {
     "verify": Verify,
     "profile": Profile,
 }
-
-
-class Step(BaseModel):
-    """One step of the recipe: its verb and its settings."""
-
-    model_config = ConfigDict(frozen=True)
-    verb: str
-    settings: Any
-
-    @property
-    def title(self) -> str:
-        """The verb, for messages."""
-        return self.verb
-
-
-class Recipe(Section):
-    """The whole job."""
-
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    teacher: Teacher
-    task: Entry
-    data: dict[str, Any] = Field(default_factory=dict, description="arguments of the task entry, e.g. path")
-    target: str = "host"
-    unit: str = "cpu"
-    budget: Budget = Budget()
-    seed: int = Field(0, ge=0)
-    train: Train = Train()
-    steps: tuple[Step, ...] = ()
-
-    @field_validator("steps", mode="before")
-    @classmethod
-    def _one_verb_each(cls, value: Any) -> Any:
-        if not isinstance(value, (list, tuple)):
-            raise ValueError("must be a list of steps, such as - prune: {ratio: auto}")
-        steps = []
-        for item in value:
-            if isinstance(item, Step):
-                steps.append(item)
-                continue
-            if isinstance(item, str):
-                item = {item: {}}
-            if not isinstance(item, dict) or len(item) != 1:
-                raise ValueError(
-                    f"each step is one verb with its settings, such as - prune: {{ratio: auto}}; got {item}"
-                )
-            ((verb, settings),) = item.items()
-            if verb not in STEPS:
-                raise ValueError(f"unknown step '{verb}'{_near(str(verb), STEPS)}")
-            steps.append(Step(verb=verb, settings=STEPS[verb].model_validate(settings or {})))
-        return tuple(steps)
-
-    @model_validator(mode="after")
-    def _order(self) -> Recipe:
-        check_order([step.verb for step in self.steps])
-        for step in self.steps:
-            asked = (step.settings.schemes or ()) if step.verb == "export" else ()
-            other = next((scheme for scheme in asked if scheme not in ("float32", self.scheme)), None)
-            if other is not None:
-                raise ValueError(f"export.schemes asks for {other}, which no step makes; set quantize.scheme to it")
-        return self
-
-    def to_dict(self) -> dict[str, Any]:
-        """The recipe as plain data, every default written out; it reads back as the same recipe."""
-        record = self.model_dump(mode="json", exclude={"steps"})
-        record["steps"] = [{step.verb: step.settings.model_dump(mode="json")} for step in self.steps]
-        return record
-
-    @property
-    def scheme(self) -> Scheme:
-        """The scheme the student ends in."""
-        for step in self.steps:
-            if step.verb == "quantize":
-                return step.settings.scheme  # type: ignore[no-any-return]
-        return "float32"
-
-
-def check_order(verbs: Sequence[str]) -> None:
-    """Refuse an order of steps that cannot work, with the reason.
-
-    Raises:
-        ValueError: names the two steps and why.
-    """
-    changing = ("search", "prune", "distill", "quantize")
-    seen: list[str] = []
-    for verb in verbs:
-        if verb in changing and "export" in seen:
-            raise ValueError(
-                f"{verb} after export would change a model whose files are already written; move it before"
-            )
-        if verb in ("search", "prune") and "quantize" in seen:
-            raise ValueError(f"{verb} after quantize cannot work: the ranges belong to the channels; move it before")
-        if verb == "distill" and "quantize" in seen:
-            raise ValueError("distill after quantize would undo the ranges; use quantize.qat_epochs, or move it before")
-        if verb == "quantize" and "quantize" in seen:
-            raise ValueError("quantize can stand in a recipe once")
-        if verb in ("verify", "profile") and "export" not in seen:
-            raise ValueError(f"{verb} needs the files that export writes; put export before it")
-        if verb in ("export", "verify", "profile", "search") and verb in seen:
-            raise ValueError(f"{verb} can stand in a recipe once")
-        seen.append(verb)
-
-
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in a YAML file with `key=value` overrides applied (dots go inward, steps by verb: distill.epochs=5).
-
-    Raises:
-        RecipeError: names file, line, key and the nearest legal names.
-    """
-    try:
-        text = path.read_text()
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot read the recipe ({error.strerror or error})") from error
-    try:
-        record = yaml.safe_load(text)
-        tree = yaml.compose(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise RecipeError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)})") from error
-    if not isinstance(record, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping of keys; `compress init` writes one to start from")
-    for override in overrides:
-        apply_override(record, override)
-    return make_recipe(record, str(path), tree)
-
-
-def make_recipe(record: Mapping[str, Any], source: str = "recipe", tree: Any = None) -> Recipe:
-    """The recipe from plain data; errors name `source`.
-
-    Raises:
-        RecipeError: names source, line (where the YAML tree is given), key and the nearest legal names.
-    """
-    try:
-        _check_steps(record)
-        return Recipe.model_validate(record)
-    except ValidationError as error:
-        raise RecipeError(_explain(error, source, tree)) from error
-    except _StepError as error:
-        raise RecipeError(_explain(error.error, source, tree, error.prefix)) from error
-
-
-class _StepError(Exception):
-    """A step's own validation error with its place in the recipe."""
-
-    def __init__(self, error: ValidationError, prefix: tuple[Any, ...]) -> None:
-        super().__init__(str(error))
-        self.error, self.prefix = error, prefix
-
-
-def _check_steps(record: Mapping[str, Any]) -> None:
-    """Validate each step by itself first, so that an error can name its key and line."""
-    steps = record.get("steps") or []
-    for index, item in enumerate(steps if isinstance(steps, list) else []):
-        if isinstance(item, dict) and len(item) == 1:
-            ((verb, settings),) = item.items()
-            if verb in STEPS:
-                try:
-                    STEPS[verb].model_validate(settings or {})
-                except ValidationError as error:
-                    raise _StepError(error, ("steps", index, verb)) from error
-
-
-def apply_override(record: dict[str, Any], override: str) -> None:
-    """Set one `key=value` in a recipe's plain data, in place.
-
-    Raises:
-        RecipeError: it is not key=value, or names a step the recipe does not have.
-    """
-    key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise RecipeError(f"--set {override}: expected key=value, such as distill.epochs=5")
-    try:
-        value = yaml.safe_load(text) if text else ""
-    except yaml.YAMLError as error:
-        raise RecipeError(f"--set {key}: the value is not valid YAML") from error
-    *parents, leaf = key.split(".")
-    place: Any = record
-    if parents and parents[0] in STEPS and parents[0] not in record:
-        verb, parents = parents[0], parents[1:]
-        found = [s for s in record.get("steps", []) if s == verb or (isinstance(s, dict) and verb in s)]
-        if not found:
-            raise RecipeError(f"--set {key}: the recipe has no {verb} step")
-        for step in found:  # a repeated step is set everywhere
-            if isinstance(step, str):
-                record["steps"][record["steps"].index(step)] = step = {verb: {}}
-            step[verb] = step[verb] or {}
-            _set_inside(step[verb], parents, leaf, value, key)
-        return
-    _set_inside(place, parents, leaf, value, key)
-
-
-def _set_inside(place: Any, parents: Sequence[str], leaf: str, value: Any, key: str) -> None:
-    for parent in parents:
-        inner = place.get(parent)
-        if inner is None:
-            inner = place[parent] = {}
-        if not isinstance(inner, dict):
-            raise RecipeError(f"--set {key}: '{parent}' holds a value, not keys")
-        place = inner
-    place[leaf] = value
-
-
-def _explain(error: ValidationError, source: str, tree: Any, prefix: tuple[Any, ...] = ()) -> str:
-    """The first validation error as one line: source, line, key, reason and the nearest legal names."""
-    # A misspelt key shows up twice, as unknown and as missing; the unknown one tells what to mend.
-    found = error.errors()
-    unknown = [fault for fault in found if fault["type"] == "extra_forbidden"]
-    first = unknown[0] if unknown and found[0]["type"] == "missing" else found[0]
-    place = (*prefix, *first["loc"])
-    line = _line_of(tree, place)
-    key = ".".join(str(p) for p in place) or "recipe"
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        message = f"unknown key{_near(str(place[-1]), _fields_at(place[:-1]))}"
-    elif first["type"] == "missing":
-        message = "this key is missing"
-    elif first["type"] == "literal_error":
-        message = f"{first['input']!r} is not one of {first['ctx']['expected']}"
-        message += _near(
-            str(first["input"]), first["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-        )
-    elif not message.startswith(("each step", "unknown step")):
-        message = f"{message} (got {first['input']!r})" if not isinstance(first["input"], (dict, list)) else message
-    return f"{source}{f':{line}' if line else ''}: {key}: {message}"
-
-
-def _fields_at(place: Sequence[Any]) -> list[str]:
-    model: Any = Recipe
-    parts = list(place)
-    if parts and parts[0] == "steps":
-        model, parts = STEPS.get(str(parts[2]), Recipe) if len(parts) > 2 else Recipe, parts[3:]
-    for part in parts:
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        options = [annotation, *getattr(annotation, "__args__", ())]
-        model = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), model)
-    return list(model.model_fields)
-
-
-def _near(name: str, known: Any) -> str:
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(known)}"
-
-
-def _line_of(tree: Any, place: Sequence[Any]) -> int | None:
-    """The line of the deepest part of `place` that stands in the YAML tree."""
-    line = None
-    for part in place:
-        if isinstance(tree, yaml.MappingNode):
-            match = next(((k, v) for k, v in tree.value if k.value == part), None)
-            if match is None:
-                break
-            line, tree = match[0].start_mark.line + 1, match[1]
-        elif isinstance(tree, yaml.SequenceNode) and isinstance(part, int) and part < len(tree.value):
-            tree = tree.value[part]
-            line = tree.start_mark.line + 1
-        else:
-            break
-    return line
