@@ -20,6 +20,7 @@ from compress.errors import ModelError
 from compress.graph.computed import fold_computed_weights
 from compress.graph.fold import fold_behind_grouped_transposed
 from compress.graph.layers import WEIGHTED, restore_layers
+from compress.graph.noise import fix_noise
 from compress.graph.plain_forms import use_plain_forms
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,9 @@ def trace(model: nn.Module, example_inputs: Sequence[Tensor]) -> fx.GraphModule:
     use_plain_forms(graph_module.graph)
     fold_computed_weights(graph_module, WEIGHTED)
     restore_layers(graph_module)
+    fixed = fix_noise(graph_module)
+    if fixed:
+        log.warning("the model draws noise as it runs, in %d places: each draw is fixed from now on", len(fixed))
     graph_module.eval()
     return graph_module
 

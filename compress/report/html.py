@@ -31,6 +31,7 @@ def render(report: Report) -> str:
         .render(
             report=report,
             rows=_rows(report),
+            more_names=_more_names(report),
             tiles=_tiles(report),
             charts={c["key"]: c for c in drawn},
             groups=_groups(report, drawn),
@@ -88,7 +89,7 @@ def _policy(scripts: list[str]) -> str:
     """A content security policy that runs exactly `scripts` and loads nothing from anywhere."""
     hashes = (base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts)
     allowed = " ".join(f"'sha256-{h}'" for h in hashes) or "'none'"
-    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
+    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; media-src data:"
 
 
 def _script_json(record: Any) -> Markup:
@@ -128,11 +129,17 @@ def _rows(report: Report) -> list[dict[str, Any]]:
             key, words.TITLES[key]
         )
         made.append(_row(title, key, before, after, key == "quality"))
-    names = dict.fromkeys([*report.teacher.more_qualities, *report.student.more_qualities])
-    for name in names:
+    for name in _more_names(report):
         pair = report.teacher.more_qualities.get(name), report.student.more_qualities.get(name)
         made.append(_row(name, f"more_qualities.{name}", *pair, True))
     return [row for row in made if row["before"] or row["after"]]
+
+
+def _more_names(report: Report) -> list[str]:
+    """The further figures that any model has."""
+    named = [report.teacher.more_qualities, report.student.more_qualities]
+    named += [row.more_qualities for row in report.references]
+    return list(dict.fromkeys(name for figures in named for name in figures))
 
 
 def _row(title: str, key: str, before: Figure | None, after: Figure | None, as_difference: bool) -> dict[str, Any]:

@@ -5,7 +5,7 @@ unit is in its name (`latency_ms`), a bare float may be given: it becomes a Figu
 Every field but a row's name has a default, so that a run that stopped half-way still makes a report.
 
 Version 1.1 added what was measured on devices: `artifacts[].measured` and `measurements` (in `measured.py`); a report
-of version 1.0 reads without them.
+of version 1.0 reads without them. Version 1.2 added `references`, `samples[].sounds` and `steps[].history[].findings`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from compress.files import read_json
 from compress.report.figure import Figure, Macs, Milliseconds, Params, Part, Plain, Quality, Rows, Texts, bare, plain
 from compress.report.measured import BaselineRow, MeasuredRow, MeasurementFile
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 METRICS = ("quality", "params", "macs", "size_bytes", "latency")
 """What a step's `before` and `after` may hold, in the order they are shown."""
 _ALIASES = {"size": "size_bytes", "predicted_latency": "latency", "latency_ms": "latency"}
@@ -66,6 +66,15 @@ class ArtifactRow(Part):
     notes: Texts = Field(default_factory=list)
 
 
+class ReferenceRow(Part):
+    """Something the student is held against beside its teacher: a published model, or doing next to nothing."""
+
+    name: str
+    quality: Figure | None = None
+    macs: Macs = None
+    more_qualities: dict[str, Figure] = Field(default_factory=dict)
+
+
 class BudgetRow(Part):
     """One limit, what the student has, and whether that is met (None: not decided)."""
 
@@ -78,12 +87,17 @@ class BudgetRow(Part):
 
 
 class HistoryRow(Part):
-    """One epoch of a training; keys that are not named here are loss terms."""
+    """One epoch of a training; keys that are not named here are loss terms.
+
+    With several players the terms are "player.term", and the learning rate is that of the first.
+    """
 
     epoch: int
     losses: dict[str, float | None] = Field(default_factory=dict)
     quality: float | None = Field(None, description="on the validation split")
     learning_rate: float | None = None
+    stats: dict[str, float | None] = Field(default_factory=dict, description="what the guard of the training looks at")
+    findings: Texts = Field(default_factory=list, description="what the guard found, and what was done about it")
 
     @model_validator(mode="before")
     @classmethod
@@ -91,8 +105,10 @@ class HistoryRow(Part):
         if not isinstance(data, Mapping):
             return data
         data = plain(data)
-        known = {key: data[key] for key in ("epoch", "quality", "learning_rate") if key in data}
-        terms = {key: value for key, value in data.items() if key not in (*known, "losses")}
+        known = {key: data[key] for key in cls.model_fields if key in data and key != "losses"}
+        rates = [key for key in data if key.endswith(".learning_rate")]
+        known |= {"learning_rate": data[rates[0]]} if rates else {}
+        terms = {key: value for key, value in data.items() if key not in (*known, *rates, "losses")}
         return {**known, "losses": {**(data.get("losses") or {}), **terms}}
 
 
@@ -162,6 +178,7 @@ class SampleRow(Part):
     image: str = Field("", pattern=r"^(data:image/[a-z+]+;base64,[A-Za-z0-9+/=]*)?$")
     target: str = ""
     outputs: dict[str, str] = Field(default_factory=dict)
+    sounds: dict[str, str] = Field(default_factory=dict, description="each model's sound, a WAV file as a data URI")
 
 
 class Environment(Part):
@@ -191,6 +208,7 @@ class Report(Part):
     environment: Environment = Field(default_factory=Environment)
     teacher: Figures = Field(default_factory=Figures)
     student: Figures = Field(default_factory=Figures)
+    references: list[ReferenceRow] = Field(default_factory=list, description="what the student is held against")
     artifacts: list[ArtifactRow] = Field(default_factory=list)
     budget: list[BudgetRow] = Field(default_factory=list)
     steps: list[StepRow] = Field(default_factory=list)

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from compress.report import devices, words
 from compress.report.figure import Figure
-from compress.report.schema import METRICS, ArtifactRow, Report
+from compress.report.schema import METRICS, ArtifactRow, Figures, ReferenceRow, Report
 
 _STYLES = {"good": "bold green", "bad": "bold red", "open": "bold"}
 
@@ -32,7 +32,7 @@ def parts(report: Report) -> Iterator[RenderableType]:
     side, outcome = words.status(report)
     yield Text.assemble((f"{report.name}: {outcome}", _STYLES[side]))
     yield Text(report.verdict or words.verdict(report))
-    for make in (models, budget, artifacts, measured, baseline):
+    for make in (models, references, budget, artifacts, measured, baseline):
         table = make(report)
         if table.row_count:
             yield Text()
@@ -77,6 +77,18 @@ def models(report: Report) -> Table:
         kind = (after or before).origin
         where = f"{kind}, {words.target_label(report)}" if key == "latency" else kind
         table.add_row(Text(title), _cell(before), _cell(after), Text(relation), Text(where))
+    return table
+
+
+def references(report: Report) -> Table:
+    """The student among its teacher and what else it is held against: quality, further figures and MACs."""
+    own = [(f"teacher, {report.teacher.scheme}", report.teacher), (f"student, {report.student.scheme}", report.student)]
+    rows: list[tuple[str, Figures | ReferenceRow]] = [*own, *((row.name, row) for row in report.references)]
+    names = list(dict.fromkeys(name for _, row in rows for name in row.more_qualities))
+    table = _table("Held against", "", report.quality_name, *names, "MACs")
+    for name, row in rows if report.references else ():
+        more = [_cell(row.more_qualities.get(key)) for key in names]
+        table.add_row(Text(name), _cell(row.quality), *more, _cell(row.macs))
     return table
 
 

@@ -17,6 +17,7 @@ from compress.report.schema import (
     LayerRow,
     Pareto,
     ParetoPoint,
+    ReferenceRow,
     Report,
     SampleRow,
     StepRow,
@@ -77,6 +78,7 @@ def example() -> Report:
         ),
         teacher=teacher,
         student=student,
+        references=references(),
         artifacts=artifacts(),
         budget=budget(teacher, student),
         steps=steps(),
@@ -88,6 +90,20 @@ def example() -> Report:
         warnings=["stages.2.1.conv2: 4 channels more than asked were kept, because the target wants multiples of 8"],
         exit_code=0,
     )
+
+
+def references() -> list[ReferenceRow]:
+    """Two others: one whose cost is known, one that is next to nothing."""
+    wrong = Figure(value=0.41, unit="", origin="measured", n=10_000, interval=(0.39, 0.43))
+    return [
+        ReferenceRow(
+            name="published small one",
+            quality=Figure(value=0.871, unit="fraction", origin="measured", n=10_000),
+            macs=Figure(value=12_400_000, unit="MACs", origin="counted"),
+            more_qualities={"calibration error": wrong},
+        ),
+        ReferenceRow(name="the most frequent class", quality=Figure(value=0.1, unit="fraction", origin="measured")),
+    ]
 
 
 def recipe() -> dict[str, object]:

@@ -201,6 +201,28 @@ def test_without_measurements_there_is_no_section_on_devices():
     assert 'href="#devices"' not in text and "on the device that is named" not in text
 
 
+def test_the_student_stands_among_what_it_is_held_against():
+    text = render(example())
+    assert 'href="#references"' in text and 'data-key="references.0.more_qualities.calibration error"' in text
+    assert 'data-key="references.0.macs" data-value="12400000"' in text
+    report = example()
+    report.references = []
+    assert "#references" not in render(report)
+
+
+def test_sounds_can_be_listened_to():
+    report = example()
+    report.samples[0].sounds = {"student": "data:audio/wav;base64,UklGRg=="}
+    text = render(report)
+    assert '<audio controls preload="none" src="data:audio/wav;base64,UklGRg=="' in text and "media-src data:" in text
+
+
+def test_what_a_guard_found_stands_with_its_step():
+    report = example()
+    report.steps[2].history[1] = HistoryRow(epoch=1, findings=["recall fell: rolled back"])
+    assert "epoch 2: recall fell: rolled back" in render(report)
+
+
 def evil_report():
     report = example()
     report.name = report.command = report.quality_name = report.verdict = EVIL
@@ -209,6 +231,8 @@ def evil_report():
     report.layers[0].where = report.layers[0].kind = report.artifacts[0].reason = report.artifacts[0].format = EVIL
     report.steps[1].settings, report.steps[1].plan, report.steps[1].verb = {EVIL: EVIL}, [{EVIL: EVIL}], EVIL
     report.steps[2].history[0] = HistoryRow(epoch=0, losses={EVIL: 1.0})
+    report.steps[2].history[1] = HistoryRow(epoch=1, findings=[EVIL])
+    report.references[0].name, report.references[0].more_qualities = EVIL, {EVIL: report.references[0].macs}
     report.samples[0].target, report.samples[0].outputs = EVIL, {EVIL: EVIL}
     assert report.pareto and report.teacher.macs
     report.pareto.points[0].label = report.pareto.study = report.pareto.quality_name = EVIL

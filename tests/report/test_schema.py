@@ -91,6 +91,18 @@ def test_unnamed_keys_of_a_history_row_are_losses():
     assert HistoryRow.model_validate(row.model_dump()) == row
 
 
+def test_the_players_of_a_training_keep_their_terms_apart():
+    row = HistoryRow.model_validate(
+        {
+            "epoch": 0, "student.gan": 0.5, "student.learning_rate": 0.1, "discriminator.penalty": 0.2,
+            "discriminator.learning_rate": 0.3, "stats": {"sign_real": 0.9}, "findings": ["it won: rate halved"],
+        }
+    )  # fmt: skip
+    assert row.losses == {"student.gan": 0.5, "discriminator.penalty": 0.2} and row.learning_rate == 0.1
+    assert row.stats == {"sign_real": 0.9} and row.findings == ["it won: rate halved"]
+    assert HistoryRow.model_validate(row.model_dump()) == row
+
+
 def test_other_names_of_a_steps_figures_are_understood():
     step = StepRow(
         index=1, verb="prune", before={"size": {"value": 4, "unit": "bytes"}}, after={"latency_ms": Figure(value=2.0)}
@@ -139,13 +151,13 @@ def test_damaged_reports_are_refused_with_the_field(tmp_path):
 def test_a_report_of_version_1_0_reads_without_what_was_measured_on_devices(tmp_path):
     record = example().to_dict()
     record["schema_version"] = "1.0"
-    del record["measurements"]
+    del record["measurements"], record["references"]
     for row in record["artifacts"]:
         del row["measured"]
     write_json(tmp_path / "report.json", record)
     report = load_report(tmp_path)
-    assert report.measurements == [] and all(row.measured == [] for row in report.artifacts)
-    assert SCHEMA_VERSION == "1.1" and example().to_dict()["schema_version"] == "1.1"
+    assert report.measurements == [] and report.references == [] and all(row.measured == [] for row in report.artifacts)
+    assert SCHEMA_VERSION == "1.2" and example().to_dict()["schema_version"] == "1.2"
 
 
 def test_the_fields_of_what_was_measured_are_frozen():
