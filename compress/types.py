@@ -144,7 +144,16 @@ class ResolutionEdit:
     size_before: tuple[int, int]
 
 
-Edit = ChannelEdit | BlockEdit | ResolutionEdit
+@dataclass(frozen=True, slots=True)
+class KernelEdit:
+    """Keep the middle `size` taps, in each direction, of the `size_before` of convolution `layer`; both are odd."""
+
+    layer: str
+    size: int
+    size_before: int
+
+
+Edit = ChannelEdit | BlockEdit | ResolutionEdit | KernelEdit
 
 
 def edit_to_dict(edit: Edit) -> dict[str, Any]:
@@ -153,6 +162,8 @@ def edit_to_dict(edit: Edit) -> dict[str, Any]:
         return {"edit": "channels", "layer": edit.layer, "width": edit.width, "remove": list(edit.remove)}
     if isinstance(edit, ResolutionEdit):
         return {"edit": "resolution", "size": list(edit.size), "size_before": list(edit.size_before)}
+    if isinstance(edit, KernelEdit):
+        return {"edit": "kernel", "layer": edit.layer, "size": edit.size, "size_before": edit.size_before}
     return {"edit": "block", "block": edit.block}
 
 
@@ -163,6 +174,8 @@ def edit_from_dict(record: Mapping[str, Any]) -> Edit:
     if record["edit"] == "resolution":
         (height, width), (height_before, width_before) = record["size"], record["size_before"]
         return ResolutionEdit((int(height), int(width)), (int(height_before), int(width_before)))
+    if record["edit"] == "kernel":
+        return KernelEdit(record["layer"], int(record["size"]), int(record["size_before"]))
     return BlockEdit(record["block"])
 
 

@@ -1,7 +1,7 @@
-"""The only edits of a traced model's structure: its resolution, whole blocks, channels; the cut is proven clean.
+"""The only edits of a traced model's structure: resolution, whole blocks, kernels, channels; the cut is proven clean.
 
-A cut is proven by a second copy in which the same channels are masked (every weight that reads them is zeroed):
-on random inputs the sliced model must answer as the masked one does.
+A cut is proven by a second copy in which the same channels and taps are masked (every weight that reads them is
+zeroed): on random inputs the sliced model must answer as the masked one does.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from torch import Tensor, fx, nn
 from compress.errors import CheckFailed, ModelError
 from compress.graph.cost import op_name
 from compress.graph.groups import cut, dependency_graph, is_output_side
+from compress.graph.kernels import crop_kernel, mask_kernel
 from compress.graph.layers import BATCH_NORM, LAYERS, forget_unused
 from compress.graph.resolution import resize_input
-from compress.types import BlockEdit, ChannelEdit, Edit, ResolutionEdit
+from compress.types import BlockEdit, ChannelEdit, Edit, KernelEdit, ResolutionEdit
 
 TOLERANCE = 1e-4
 
@@ -27,10 +28,10 @@ TOLERANCE = 1e-4
 def apply_edits(
     graph_module: fx.GraphModule, edits: Iterable[Edit], example_inputs: Sequence[Tensor], check: bool = True
 ) -> fx.GraphModule:
-    """A copy of the model with the edits made: resolution, blocks, then channels; the original is left alone.
+    """A copy of the model with the edits made: resolution, blocks, kernels, then channels; the original is left alone.
 
     Raises:
-        ModelError: an edit names a layer, width or block that the model does not have.
+        ModelError: an edit names a layer, width, kernel or block that the model does not have.
         CheckFailed: the sliced model does not equal the masked one to 1e-4 of the output's range.
     """
     return cut_and_kept(graph_module, edits, example_inputs, check)[0]
@@ -48,10 +49,15 @@ def cut_and_kept(
             resize_input(sliced, edit.size, example_inputs)
         elif isinstance(edit, BlockEdit):
             remove_block(sliced, edit.block)
+    crops = [edit for edit in edits if isinstance(edit, KernelEdit)]
     cuts = [edit for edit in edits if isinstance(edit, ChannelEdit) and edit.remove]
-    if not cuts:
+    if not cuts and not crops:
         return sliced, kept
     masked = copy.deepcopy(sliced) if check else None
+    for crop in crops:
+        crop_kernel(sliced, crop)
+        if masked is not None:
+            mask_kernel(masked, crop)
     alive: dict[str, list[int]] = {}
     graph = dependency_graph(sliced, example_inputs)
     for edit in cuts:
