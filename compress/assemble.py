@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import platform
 import time
@@ -27,6 +28,7 @@ from compress.report.schema import (
     LayerRow,
     Pareto,
     ParetoPoint,
+    ReferenceRow,
     Report,
     SampleRow,
     StepRow,
@@ -35,6 +37,7 @@ from compress.search import label
 from compress.steps.export import ARTIFACTS
 from compress.steps.profile import environment_versions
 from compress.steps.verify import runtime_predictor
+from compress.tasks.audio import wav_bytes
 from compress.types import Scheme
 
 Records = list[dict[str, Any]]
@@ -62,6 +65,7 @@ def assemble(job: Job, records: Records, command: str, started: str) -> Report:
         environment=_environment(job, started),
         teacher=teacher_figures,
         student=student_figures,
+        references=[ReferenceRow(**row) for row in by_verb["teacher"]["references"]],
         artifacts=artifacts,
         budget=budget,
         steps=[_step(record) for record in records],
@@ -284,8 +288,13 @@ def _samples(job: Job, student: Student, artifacts: list[ArtifactRow]) -> list[S
     rows = []
     for sample in job.judged_task.samples(models):
         outputs = {n: o if isinstance(o, str) else _picture(o) for n, o in sample.outputs.items()}
-        rows.append(SampleRow(image=_picture(sample.image), target=sample.target, outputs=outputs))
+        sounds = {n: _sound(sound, sample.sample_rate or 0) for n, sound in sample.sounds.items()}
+        rows.append(SampleRow(image=_picture(sample.image), target=sample.target, outputs=outputs, sounds=sounds))
     return rows
+
+
+def _sound(sound_S: Tensor, sample_rate: int) -> str:
+    return f"data:audio/wav;base64,{base64.b64encode(wav_bytes(sound_S, sample_rate)).decode()}"
 
 
 def _picture(image_CHW: Tensor) -> str:

@@ -102,20 +102,36 @@ class Job:
         self.seed(0)
         if self.make_model is not None:
             return self.make_model()
-        made = load_entry(self.recipe.teacher.entry, self.recipe_folder)
-        model = made if isinstance(made, nn.Module) else _call(made, {}, self.recipe.teacher.entry)
+        return self._construct("teacher", self.recipe.teacher.entry, self.recipe.teacher.arguments)
+
+    def _construct(self, key: str, entry: str, arguments: dict[str, Any]) -> nn.Module:
+        made = load_entry(entry, self.recipe_folder)
+        model = made if isinstance(made, nn.Module) else _call(made, arguments, entry, f"{key}.arguments")
         if not isinstance(model, nn.Module):
-            entry, kind = self.recipe.teacher.entry, type(model).__name__
-            raise ModelError(f"teacher.entry {entry}: gave a {kind}; it must return a torch module")
+            kind = type(model).__name__
+            raise ModelError(f"{key}.entry {entry}: gave a {kind}; it must return a torch module")
         return model
 
-    def untrained_base(self) -> fx.GraphModule:
+    def untrained_teacher(self) -> fx.GraphModule:
         """The traced model with the weights of the constructor, or of `teacher.weights` where the recipe has it."""
         model = self.new_model()
         if self.recipe.teacher.weights:
             path = locate_file(self.recipe.teacher.weights, self.recipe_folder)
             fit_weights(model, load_weights(path, self.recipe.teacher.key), str(path))
         self._check_forward(model)
+        return trace(model, self.example_inputs)
+
+    def new_student(self) -> fx.GraphModule | None:
+        """The network that `student.entry` names, traced, its random weights fixed by the seed; None without one."""
+        if self.recipe.student is None:
+            return None
+        self.seed(0)
+        model = self._construct("student", self.recipe.student.entry, self.recipe.student.arguments)
+        self._check_forward(model)
+        with torch.no_grad():
+            shapes = [tuple(m(*self.example_inputs).shape) for m in (model, self.traced_teacher)]
+        if shapes[0] != shapes[1]:
+            raise ModelError(f"student.entry: its output has shape {shapes[0]}, the teacher's {shapes[1]}")
         return trace(model, self.example_inputs)
 
     def _check_forward(self, model: nn.Module) -> None:
@@ -131,18 +147,28 @@ class Job:
             raise ModelError(f"the model returns a {type(output).__name__}; wrap it so that it returns one tensor")
 
     @cached_property
-    def base(self) -> fx.GraphModule:
+    def traced_teacher(self) -> fx.GraphModule:
         """The teacher in traced form with its final weights, as the teacher step left them."""
-        base = self.untrained_base()
-        weights = self.step_folder(0) / "weights.safetensors"
+        traced = self.untrained_teacher()
+        weights = self.teacher_weights
         if not weights.is_file():
             raise CompressError("the teacher step has not run")  # a bug, not a user's mistake
-        return rebuild(base, [], load_weights(weights), self.example_inputs).model
+        return rebuild(traced, [], load_weights(weights), self.example_inputs).model
+
+    @property
+    def teacher_weights(self) -> Path:
+        """Where the teacher step leaves the teacher: as its student, unless the recipe starts from another network."""
+        return self.step_folder(0) / f"{'weights' if self.recipe.student is None else TEACHER}.safetensors"
+
+    @cached_property
+    def base(self) -> fx.GraphModule:
+        """What all plans replay on: the traced teacher, or the untrained network that `student.entry` names."""
+        return self.new_student() or self.traced_teacher
 
     @cached_property
     def teacher(self) -> fx.GraphModule:
         """The frozen teacher."""
-        frozen = copy.deepcopy(self.base).eval().requires_grad_(False)
+        frozen = copy.deepcopy(self.traced_teacher).eval().requires_grad_(False)
         return frozen.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     @cached_property
@@ -221,17 +247,20 @@ class Job:
         parts: dict[str, Any] = {"version": __version__, "torch": torch.__version__, "seed": recipe.seed}
         parts |= {"precision": recipe.train.precision, "devices": recipe.train.devices, "threads": self.threads}
         parts["data"] = recipe.data
+        parts["arguments"] = [recipe.teacher.arguments, recipe.student.arguments if recipe.student else None]
         if self.make_model is not None:
             parts["objects"] = self.identity
         else:
             parts["teacher"] = source_hash(recipe.teacher.entry, self.recipe_folder)
             parts["task"] = source_hash(recipe.task.entry, self.recipe_folder)
+            if recipe.student is not None:
+                parts["student"] = source_hash(recipe.student.entry, self.recipe_folder)
         if recipe.teacher.weights:
             parts["weights"] = sha256_of(locate_file(recipe.teacher.weights, self.recipe_folder))
         return hash_of(parts)
 
 
-def _call(made: Any, arguments: dict[str, Any], entry: str) -> Any:
+def _call(made: Any, arguments: dict[str, Any], entry: str, key: str = "data") -> Any:
     if not callable(made):
         raise InputError(f"entry {entry}: names a {type(made).__name__}; it must be a function or a class")
     try:
@@ -239,7 +268,7 @@ def _call(made: Any, arguments: dict[str, Any], entry: str) -> Any:
     except CompressError:
         raise
     except TypeError as error:
-        given = ", ".join(f"data.{name}" for name in arguments) or "no arguments"
+        given = ", ".join(f"{key}.{name}" for name in arguments) or "no arguments"
         raise InputError(f"entry {entry}: could not be called with {given} ({error})") from error
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise DataError(f"entry {entry}: failed ({type(error).__name__}: {error})") from error

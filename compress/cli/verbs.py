@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 VERBS = {
     "run": "Do every step of a recipe: from the teacher to verified artifacts and the report.",
     "search": "Do a recipe's steps up to search: widths and depth, and the Pareto front.",
+    "rewrite": "Do a recipe's steps up to its last rewrite: cheaper forms of costly ops.",
     "prune": "Do a recipe's steps up to its last prune: remove channels.",
     "distill": "Do a recipe's steps up to its last distill: teach the student.",
     "quantize": "Do a recipe's steps up to quantize: put the student on integers.",

@@ -91,7 +91,7 @@ def mix_pairs(batch: Any, probability: float, generator: torch.Generator) -> Any
     share = float(torch.rand((), generator=generator))
     order = torch.randperm(len(batch), generator=generator)
     mixed = tuple(share * x + (1 - share) * x[order] for x in batch.inputs)
-    return replace(batch, inputs=mixed, target=None)
+    return replace(batch, inputs=mixed, target=None, sample_ids=None)
 
 
 class Tap:

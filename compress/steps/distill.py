@@ -10,12 +10,17 @@ import torch
 
 from compress import distill as room
 from compress.checkpoint import Student
+from compress.distill.generator import GeneratorMethod
 from compress.entry import load_entry
-from compress.errors import UnknownName
+from compress.errors import RecipeError, UnknownName
 from compress.job import Job
 from compress.recipe import Distill
 from compress.steps.outcome import Outcome, model_figures
 from compress.steps.training import train
+from compress.train.health import Guard, LoopGuard
+
+PROBE = 64
+"""Samples on which the guard compares student and teacher after each epoch."""
 
 
 def run(job: Job, index: int, settings: Distill, folder: Path, student: Student) -> Outcome:
@@ -29,6 +34,7 @@ def run(job: Job, index: int, settings: Distill, folder: Path, student: Student)
     def draw(indices: torch.Tensor, generator: torch.Generator) -> Any:
         return method.view(task.train_batch(indices, generator), generator)
 
+    is_generator = isinstance(method, GeneratorMethod)
     result = train(
         job,
         index,
@@ -38,8 +44,13 @@ def run(job: Job, index: int, settings: Distill, folder: Path, student: Student)
         draw,
         settings,
         judge=model,
+        on_epoch=(lambda epoch: method.on_epoch(epoch, settings.epochs)) if is_generator else None,
         norm_batches=settings.norm_batches,
+        players=(lambda optimizer: method.players(learner, optimizer)) if is_generator else None,
+        guard=_guard(job, method, model) if is_generator else None,
     )
+    if is_generator:
+        method.finish(model)
     train_only = sum(p.numel() for p in method.extra.parameters()) if method.extra is not None else 0
     after = model_figures(job, model, "float32")
     return Outcome(
@@ -47,18 +58,62 @@ def run(job: Job, index: int, settings: Distill, folder: Path, student: Student)
         before,
         after,
         history=result.history,
+        warnings=[f"epoch {row['epoch'] + 1}: {text}" for row in result.history for text in row.get("findings", [])],
         extra={"train_only_parameters": train_only, "resumed_from_step": result.resumed_from_step},
         student=Student(model, list(student.plans)),
     )
 
 
-def build(job: Job, settings: Distill, student: Any) -> Any:
-    """The recipe's distillation method for this teacher and student."""
+def check(job: Job) -> None:
+    """Refuse a distillation that cannot begin, before anything is computed.
+
+    Raises:
+        CompressError: a method that there is not, or a setting of one.
+    """
+    for step in job.recipe.steps:
+        if step.verb == "distill":
+            kind = method_of(step.settings, job.recipe_folder)
+            if isinstance(kind, type) and issubclass(kind, GeneratorMethod):
+                kind.options_from(step.settings.options)
+            elif step.settings.options:
+                raise RecipeError(f"distill.options: {step.settings.method} has none; see `compress schema`")
+
+
+def _guard(job: Job, method: GeneratorMethod, model: torch.nn.Module) -> LoopGuard | None:
+    """What watches over a training with a discriminator: student and teacher on the first validation samples."""
+    if method.adversary is None:
+        return None
+    batches, count = [], 0
+    for batch in job.task.batches("validation"):
+        batches.append(batch)
+        count += len(batch)
+        if count >= PROBE:
+            break
+    predict = job.predictor(model)
+    wanted = torch.cat([job.predictor(job.teacher)(*batch.inputs) for batch in batches])
+
+    def probe() -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.cat([predict(*batch.inputs) for batch in batches]), wanted
+
+    return LoopGuard(Guard(), probe, ("student", "discriminator"))
+
+
+def method_of(settings: Distill, folder: Path) -> Any:
+    """The class of the distillation method that a recipe names."""
     kind = room.METHODS.get(settings.method)
     if kind is None:
         if ":" not in settings.method:
             raise UnknownName("distillation method", settings.method, room.METHODS)
-        kind = load_entry(settings.method, job.recipe_folder)
+        kind = load_entry(settings.method, folder)
+    return kind
+
+
+def build(job: Job, settings: Distill, student: Any) -> Any:
+    """The recipe's distillation method for this teacher and student."""
+    kind = method_of(settings, job.recipe_folder)
+    if isinstance(kind, type) and issubclass(kind, GeneratorMethod):
+        options = kind.options_from(settings.options)
+        return kind(job.teacher, student, job.example_inputs, options, job.judged_task)
     shared = room.Settings(
         settings.temperature,
         settings.label_weight,

@@ -19,7 +19,10 @@ Figures = dict[str, Number]
 
 @dataclass
 class Outcome:
-    """The result of one step. `student` is set where the step changed it; `extra` is the verb's own record."""
+    """The result of one step. `student` is set where the step changed it; `extra` is the verb's own record.
+
+    `files` are files that later steps need beside the student's weights; a damaged one makes the step run again.
+    """
 
     summary: str
     before: Figures = field(default_factory=dict)
@@ -30,6 +33,7 @@ class Outcome:
     warnings: list[str] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=dict)
     student: Student | None = None
+    files: list[Path] = field(default_factory=list)
     failed: str = ""
     exit_code: int = 0
 

@@ -112,9 +112,9 @@ def _baseline(
 
 def _teacher_programs(job: Job) -> dict[str, Any]:
     """The teacher as it came, and quantized post-training with the student's scheme."""
-    programs = {"float32": export_static(job.base, job.example_inputs)}
+    programs = {"float32": export_static(job.traced_teacher, job.example_inputs)}
     if job.recipe.scheme != "float32":
-        folded = fold_batch_norms(job.base)
+        folded = fold_batch_norms(job.traced_teacher)
         plan = quantize.plan(folded, job.recipe.scheme, [batch.inputs for batch in job.train_batches(4)])
         programs[job.recipe.scheme] = export_static(quantize.apply(folded, plan), job.example_inputs)
     return programs

@@ -13,7 +13,7 @@ from compress.recipe import Export, Recipe
 
 
 def residency_rows(recipe: Recipe, recipe_folder: Path) -> list[dict[str, Any]]:
-    """One row of plain data per scheme, op and format, on the teacher as it stands (see `compress.conformance`).
+    """One row of plain data per scheme, op and format, on the network it starts from (see `compress.conformance`).
 
     Pruning and search make layers thinner and fewer, not of another kind: the student's ops are among these.
     """
@@ -21,6 +21,8 @@ def residency_rows(recipe: Recipe, recipe_folder: Path) -> list[dict[str, Any]]:
     schemes = settings.schemes or tuple(dict.fromkeys(("float32", recipe.scheme)))
     table = load_table()
     with tempfile.TemporaryDirectory() as scratch:
-        model = Job(recipe, recipe_folder.resolve(), Path(scratch), Console(quiet=True)).untrained_base()
+        job = Job(recipe, recipe_folder.resolve(), Path(scratch), Console(quiet=True))
+        job.__dict__["traced_teacher"] = job.untrained_teacher()
+        model = job.base
     rows = [row for scheme in schemes for row in residency(model, scheme, settings.formats, table)]
     return [row.to_dict() for row in rows]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from compress.job import Job
 from compress.tasks import Batch
-from compress.train import FitResult, LoopSettings, OptimizerSettings, Player, fit
+from compress.train import FitResult, Guard, LoopSettings, OptimizerSettings, Player, fit
 from compress.train.norms import recalibrate_norms
 from compress.types import Number
 
@@ -23,15 +23,20 @@ def train(
     index: int,
     folder: Path,
     model: nn.Module,
-    loss: Callable[[Any, Any], dict[str, Tensor]],
+    loss: Callable[[Any, Any], dict[str, Tensor]] | None,
     draw: Draw,
     settings: Any,
     judge: nn.Module,
     epochs: int | None = None,
     on_epoch: Callable[[int], None] | None = None,
     norm_batches: int = 0,
+    players: Callable[[OptimizerSettings], list[Player]] | None = None,
+    guard: Guard | None = None,
 ) -> FitResult:
     """Train `model` by `loss` in place; quality on the validation split is that of `judge`.
+
+    With `players`, a function of the recipe's optimizer, these play instead of the one that `loss` makes; `model` is
+    what the first of them trains.
 
     With `norm_batches`, the norms of `judge` take their statistics from so many batches before each look: in a short
     training the running ones lag behind the weights, and the best epoch would be chosen by an accident.
@@ -45,6 +50,7 @@ def train(
         getattr(settings, "schedule", "cosine"),
         getattr(settings, "warm_up", 0.05),
         getattr(settings, "clip_norm", 5.0),
+        getattr(settings, "betas", (0.9, 0.999)),
     )
     loop = LoopSettings(
         epochs=settings.epochs if epochs is None else epochs,
@@ -55,7 +61,7 @@ def train(
         keep=settings.keep,
         ema_decay=getattr(settings, "ema", 0.0),
     )
-    task = job.judged_task if "base" in job.__dict__ else job.task
+    task = job.judged_task if "traced_teacher" in job.__dict__ else job.task
     sign = 1.0 if task.higher_is_better else -1.0
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.requires_grad_(True)
@@ -67,7 +73,7 @@ def train(
 
     with job.console.progress(f"{job.verbs[index]}") as bar:
         result = fit(
-            [Player("model", model, loss, optimizer)],
+            _players(model, loss, optimizer, players),
             draw,
             task.train_size(),
             loop,
@@ -77,7 +83,20 @@ def train(
             better=lambda new, old: sign * new > sign * old,
             on_epoch=on_epoch,
             watch=bar.watch,
+            guard=guard,
         )
     model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     model.to(job.fabric.device if job.fabric.device.type == "cpu" else "cpu")
     return result
+
+
+def _players(
+    model: nn.Module,
+    loss: Callable[[Any, Any], dict[str, Tensor]] | None,
+    optimizer: OptimizerSettings,
+    players: Callable[[OptimizerSettings], list[Player]] | None,
+) -> list[Player]:
+    if players is not None:
+        return players(optimizer)
+    assert loss is not None
+    return [Player("model", model, loss, optimizer)]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from compress.checkpoint import fit_weights
 from compress.tasks import ImageToImage
 from examples.fetch import npm_package
-from examples.parity.lpips_weights import alex
+from examples.lpips_weights import alex
 from examples.parity.photographs import tiles
 from examples.parity.tfjs import read_weights
 

@@ -1,0 +1,36 @@
+"""The HiFi-GAN vocoder of a Piper voice (see examples/parity/hifigan.py), four times as cheap.
+
+It learns from the voice's own latents: sentences of words that the voice can say, put together at random. No recording
+is needed. Judged by the log-mel distance from the teacher's sound and by the multi-resolution STFT distance.
+"""
+
+import torch
+from torch import Tensor
+
+from compress.tasks import Vocoder
+from examples.parity import hifigan
+
+WORDS = 8
+teacher = hifigan.teacher
+
+
+def task(path: str = "", sentences: int = 120) -> Vocoder:
+    """Windows of 32 frames of the voice's own latents; the test sentences are written ones, the others put together."""
+    voice = hifigan.encoder(path)
+    train = [hifigan.windows(voice, sentence, path) for sentence in shuffled(sentences)]
+    written = [hifigan.windows(voice, sentence, path) for sentence in hifigan.SENTENCES]
+    middle = len(written) // 2
+    return Vocoder(
+        torch.cat(train), torch.cat(written[:middle]), torch.cat(written[middle:]),
+        sample_rate=hifigan.SAMPLE_RATE, batch_size=16,
+    )  # fmt: skip
+
+
+def shuffled(count: int) -> list[str]:
+    """Sentences of words from the first half of the written ones, which train nothing else and test nothing."""
+    words = [
+        word.strip(".,?") for sentence in hifigan.SENTENCES[: len(hifigan.SENTENCES) // 2] for word in sentence.split()
+    ]
+    generator = torch.Generator().manual_seed(0)
+    draws: Tensor = torch.randint(len(words), (count, WORDS), generator=generator)
+    return [" ".join(words[int(number)] for number in row) + "." for row in draws]
