@@ -73,6 +73,15 @@ def raw_groups(graph: tp.DependencyGraph, graph_module: fx.GraphModule) -> dict[
     return {paths[id(group[0].dep.target.module)]: group for group in groups if id(group[0].dep.target.module) in paths}
 
 
+def fits(group: tp.Group) -> bool:
+    """Whether a group's channel numbers exist in all its layers with norms.
+
+    Behind a pixel shuffle a layer has fewer channels than torch-pruning believes; such a group cannot be cut.
+    """
+    norms = ((dep.target.module, indices) for dep, indices in group if hasattr(dep.target.module, "num_features"))
+    return all(max(indices, default=-1) < norm.num_features for norm, indices in norms)
+
+
 def is_output_side(graph: tp.DependencyGraph, dependency: tp.Dependency) -> bool:
     """Whether a dependency removes output channels of its layer."""
     return bool(graph.is_out_channel_pruning_fn(dependency.handler))

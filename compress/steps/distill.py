@@ -64,6 +64,11 @@ def run(job: Job, index: int, settings: Distill, folder: Path, student: Student)
     )
 
 
+def is_generator_method(kind: Any) -> bool:
+    """Whether a class is a distillation method for generators, with options of its own."""
+    return isinstance(kind, type) and issubclass(kind, GeneratorMethod)
+
+
 def check(job: Job) -> None:
     """Refuse a distillation that cannot begin, before anything is computed.
 
@@ -73,7 +78,7 @@ def check(job: Job) -> None:
     for step in job.recipe.steps:
         if step.verb == "distill":
             kind = method_of(step.settings, job.recipe_folder)
-            if isinstance(kind, type) and issubclass(kind, GeneratorMethod):
+            if is_generator_method(kind):
                 kind.options_from(step.settings.options)
             elif step.settings.options:
                 raise RecipeError(f"distill.options: {step.settings.method} has none; see `compress schema`")
@@ -111,7 +116,7 @@ def method_of(settings: Distill, folder: Path) -> Any:
 def build(job: Job, settings: Distill, student: Any) -> Any:
     """The recipe's distillation method for this teacher and student."""
     kind = method_of(settings, job.recipe_folder)
-    if isinstance(kind, type) and issubclass(kind, GeneratorMethod):
+    if is_generator_method(kind):
         options = kind.options_from(settings.options)
         return kind(job.teacher, student, job.example_inputs, options, job.judged_task)
     shared = room.Settings(

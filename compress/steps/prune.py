@@ -14,7 +14,7 @@ from compress import prune as room
 from compress.checkpoint import Student
 from compress.entry import load_entry
 from compress.errors import UnknownName
-from compress.graph.groups import AT_OUTPUT, WidthModel, dependency_graph, raw_groups
+from compress.graph.groups import AT_OUTPUT, WidthModel, dependency_graph, fits, raw_groups
 from compress.graph.surgery import apply_edits, cut_and_kept
 from compress.job import Job
 from compress.recipe import Prune
@@ -71,7 +71,8 @@ def channel_scores(job: Job, model: fx.GraphModule, name: str, batches: int) -> 
         if ":" not in name:
             raise UnknownName("importance", name, room.IMPORTANCES)
         importance = load_entry(name, job.recipe_folder)
-    groups = raw_groups(dependency_graph(model, job.example_inputs), model)
+    found = raw_groups(dependency_graph(model, job.example_inputs), model)
+    groups = {root: group for root, group in found.items() if fits(group)}
 
     def backward() -> None:
         model.eval()

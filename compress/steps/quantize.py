@@ -6,10 +6,12 @@ ranges, then how weights round, then biases, then training.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from torch import fx
+import torch
+from torch import Tensor, fx
 
 from compress import quantize as room
 from compress.checkpoint import Student
@@ -17,8 +19,10 @@ from compress.distill import Learner, Logit, Settings
 from compress.graph.fold import fold_batch_norms
 from compress.job import Job
 from compress.recipe import Quantize
+from compress.steps.distill import is_generator_method, method_of
 from compress.steps.mixed import choose_schemes
 from compress.steps.outcome import Outcome, model_figures
+from compress.steps.search_shared import Lesson
 from compress.steps.training import train
 from compress.types import Number
 
@@ -40,7 +44,7 @@ def run(job: Job, index: int, settings: Quantize, folder: Path, student: Student
     extra |= tune(prepared, folded, settings, batches)
     history: list[dict[str, Any]] = []
     if settings.qat_epochs:
-        history = _train(job, index, settings, folder, prepared, folded)
+        history = _train(job, index, settings, folder, prepared, folded, student.model)
     room.set_state(prepared, "frozen")
     plan = room.freeze(prepared)
     folded.load_state_dict(room.float_weights(prepared))
@@ -100,12 +104,15 @@ def _summary(settings: Quantize, plan: room.QuantPlan, schemes: dict[str, str]) 
 
 
 def _train(
-    job: Job, index: int, settings: Quantize, folder: Path, prepared: fx.GraphModule, folded: fx.GraphModule
+    job: Job,
+    index: int,
+    settings: Quantize,
+    folder: Path,
+    prepared: fx.GraphModule,
+    folded: fx.GraphModule,
+    model: fx.GraphModule,
 ) -> list[dict[str, Any]]:
-    shared = Settings(settings.temperature, settings.label_weight)
-    # Learned points imitate the very model whose weights they stand for (Polino et al. 2018, section 4).
-    teacher = fold_batch_norms(folded) if settings.codebook == "points" else job.teacher
-    method = Logit(teacher, prepared, job.example_inputs, shared, job.task.loss if job.task.labelled else None)
+    draw, loss = _lesson(job, index, settings, prepared, folded, model)
     learner = Learner(prepared)
     # Learned steps are no ranges that follow the batches: they learn to the end.
     share = 1.0 if settings.steps == "lsq" else RANGES_LEARN_SHARE
@@ -119,11 +126,34 @@ def _train(
         index,
         folder,
         learner,
-        lambda m, batch: method.loss(m["model"], batch),
-        job.judged_task.train_batch,
+        loss,
+        draw,
         settings,
         judge=prepared,
         epochs=settings.qat_epochs,
         on_epoch=on_epoch,
     )
     return result.history
+
+
+def _lesson(
+    job: Job,
+    index: int,
+    settings: Quantize,
+    prepared: fx.GraphModule,
+    folded: fx.GraphModule,
+    model: fx.GraphModule,
+) -> tuple[Callable[[Tensor, torch.Generator], Any], Callable[[Any, Any], dict[str, Tensor]]]:
+    """How batches are drawn and what is minimized: a generator learns rounded by the terms that it learned by before.
+
+    Everything else imitates logits; learned points imitate the very model whose weights they stand for (Polino et al.
+    2018, section 4).
+    """
+    earlier = [step.settings for step in job.recipe.steps[: index - 1] if step.verb == "distill"]
+    if earlier and is_generator_method(method_of(earlier[-1], job.recipe_folder)):
+        lesson = Lesson(job, earlier[-1], model)
+        return lesson.draw, lambda m, batch: lesson.loss_of(batch)(m["model"], batch)
+    shared = Settings(settings.temperature, settings.label_weight)
+    teacher = fold_batch_norms(folded) if settings.codebook == "points" else job.teacher
+    method = Logit(teacher, prepared, job.example_inputs, shared, job.task.loss if job.task.labelled else None)
+    return job.judged_task.train_batch, lambda m, batch: method.loss(m["model"], batch)

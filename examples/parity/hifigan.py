@@ -128,12 +128,16 @@ def task(path: str = "") -> Vocoder:
     return Vocoder(torch.cat(train), torch.cat(validation), torch.cat(test), sample_rate=SAMPLE_RATE, batch_size=8)
 
 
-def windows(voice: Any, sentence: str, path: str = "") -> Tensor:
-    """What the voice's encoder makes of a sentence, cut into windows: (N, 192, 32), without the decoder's help."""
-    latents = voice.run(None, feeds(sentence, path))[-1]
-    count = latents.shape[2] // FRAMES
-    cut = torch.from_numpy(latents[0, :, : count * FRAMES].copy())
-    return cut.unflatten(1, (count, FRAMES)).transpose(0, 1).contiguous()
+def windows(voice: Any, sentence: str, path: str = "", frames: int = FRAMES) -> Tensor:
+    """What the voice's encoder makes of a sentence, cut into windows: (N, 192, frames), without the decoder's help."""
+    latents = latents_of(voice, sentence, path)
+    count = latents.shape[2] // frames
+    return latents[0, :, : count * frames].unflatten(1, (count, frames)).transpose(0, 1).contiguous()
+
+
+def latents_of(voice: Any, sentence: str, path: str = "") -> Tensor:
+    """What the voice's encoder makes of a sentence, whole: (1, 192, T)."""
+    return torch.from_numpy(voice.run(None, feeds(sentence, path))[-1].copy())
 
 
 def encoder(path: str = "") -> Any:

@@ -10,15 +10,18 @@ from torch import Tensor
 from compress.tasks import Vocoder
 from examples.parity import hifigan
 
-WORDS = 8
+WORDS, FRAMES = 8, 64
 teacher = hifigan.teacher
 
 
 def task(path: str = "", sentences: int = 120) -> Vocoder:
-    """Windows of 32 frames of the voice's own latents; the test sentences are written ones, the others put together."""
+    """Windows of 64 frames (0.74 s) of the voice's own latents.
+
+    The test sentences are written ones; the training's are put together of the words of others.
+    """
     voice = hifigan.encoder(path)
-    train = [hifigan.windows(voice, sentence, path) for sentence in shuffled(sentences)]
-    written = [hifigan.windows(voice, sentence, path) for sentence in hifigan.SENTENCES]
+    train = [hifigan.windows(voice, sentence, path, FRAMES) for sentence in shuffled(sentences)]
+    written = [hifigan.windows(voice, sentence, path, FRAMES) for sentence in hifigan.SENTENCES]
     middle = len(written) // 2
     return Vocoder(
         torch.cat(train), torch.cat(written[:middle]), torch.cat(written[middle:]),
@@ -28,9 +31,8 @@ def task(path: str = "", sentences: int = 120) -> Vocoder:
 
 def shuffled(count: int) -> list[str]:
     """Sentences of words from the first half of the written ones, which train nothing else and test nothing."""
-    words = [
-        word.strip(".,?") for sentence in hifigan.SENTENCES[: len(hifigan.SENTENCES) // 2] for word in sentence.split()
-    ]
+    written = hifigan.SENTENCES[: len(hifigan.SENTENCES) // 2]
+    words = [word.strip(".,?") for sentence in written for word in sentence.split()]
     generator = torch.Generator().manual_seed(0)
     draws: Tensor = torch.randint(len(words), (count, WORDS), generator=generator)
     return [" ".join(words[int(number)] for number in row) + "." for row in draws]
