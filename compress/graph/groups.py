@@ -177,6 +177,20 @@ def _between(start: fx.Node, end: fx.Node) -> list[fx.Node] | None:
     return inside
 
 
+def _half_cut_fails(gm: fx.GraphModule, inputs: Sequence[Tensor], groups: Sequence[ChannelGroup]) -> str | None:
+    """Why a copy of the model breaks where it loses half the channels of each group; None where it does not."""
+    work = copy.deepcopy(gm)
+    graph = dependency_graph(work, inputs)
+    try:
+        with _quietly():
+            for group in groups:
+                cut(graph, work, group.layer, tuple(range(group.width // 2)))
+            cost_of(work, inputs)
+    except Exception as error:  # any failure of a trial cut only means: not this group
+        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return None
+
+
 class WidthModel:
     """The ops of a model at any group widths, without touching the model: made once, then microseconds per question.
 
@@ -189,6 +203,7 @@ class WidthModel:
         self.base = cost_of(graph_module, example_inputs)
         self._rates: dict[str, dict[str, OpRecord]] = {}
         self._probe(graph_module, example_inputs)
+        self._probe_deeper(graph_module, example_inputs)
 
     @property
     def free(self) -> list[ChannelGroup]:
@@ -216,6 +231,17 @@ class WidthModel:
                 continue
             self._rates[group.layer] = _differences(before, after)
             before = after
+
+    def _probe_deeper(self, gm: fx.GraphModule, inputs: Sequence[Tensor]) -> None:
+        """Pin the groups that lose one channel well but half of them badly: what is split counts otherwise."""
+        deep = [group for group in self.groups if not group.pinned and group.width > 3]
+        if not deep or _half_cut_fails(gm, inputs, deep) is None:
+            return
+        for group in deep:
+            reason = _half_cut_fails(gm, inputs, [group])
+            if reason is not None:
+                place = self.groups.index(group)
+                self.groups[place] = replace(group, pinned=f"cutting half of it breaks the model ({reason})")
 
     def ops(self, removed: dict[str, int]) -> tuple[OpRecord, ...]:
         """The model's ops once `removed[layer]` channels are gone from each group (0 where not named)."""
