@@ -281,10 +281,13 @@ def _times(job: Job, ops: Any, scheme: Scheme) -> dict[str, Any]:
 
 
 def _samples(job: Job, student: Student, artifacts: list[ArtifactRow]) -> list[SampleRow]:
-    models = {"teacher": job.predictor(job.teacher), "student": job.predictor(student.final)}
-    for row in artifacts:
-        if row.scheme == job.recipe.scheme and row.ran_on and row.quality and runtimes.available(row.format) is None:
+    models = {"teacher": job.teacher_predict, "student": job.predictor(student.model)}
+    files = [row for row in artifacts if row.scheme == job.recipe.scheme and row.ran_on and row.quality]
+    for row in files:
+        if runtimes.available(row.format) is None:
             models[f"{row.format} {row.scheme}"] = runtime_predictor(job.folder / row.path, row.format)
+    if student.quantized is not None and len(models) == 2:  # no file of it runs here
+        models[f"student {job.recipe.scheme}"] = job.predictor(student.quantized)
     rows = []
     for sample in job.judged_task.samples(models):
         outputs = {n: o if isinstance(o, str) else _picture(o) for n, o in sample.outputs.items()}

@@ -172,9 +172,14 @@ class Job:
         return frozen.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     @cached_property
+    def teacher_predict(self) -> Callable[..., Tensor]:
+        """The teacher as a function; tasks know it again and need not ask it twice."""
+        return self.predictor(self.teacher)
+
+    @cached_property
     def judged_task(self) -> Task:
         """The task once it knows the teacher."""
-        return self.task.with_teacher(self.predictor(self.teacher))
+        return self.task.with_teacher(self.teacher_predict)
 
     @cached_property
     def teacher_cost(self) -> ModelCost:

@@ -5,6 +5,8 @@ The photographs are those of examples/photographs.py, fetched on first use, or a
 
 from __future__ import annotations
 
+import os
+import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from compress.tasks.base import Stored
 from compress.tasks.pictures import split_pictures
+from examples.fetch import cache_folder
 from examples.photographs import game_photographs, wallpapers
 
 SPLIT = (0, 0, 0, 0, 1, 2)
@@ -40,14 +43,27 @@ def tiles(side: int, short_sides: Sequence[int], counts: Sequence[int], path: st
 
 @cache
 def _fetched(side: int, short_sides: tuple[int, ...], counts: tuple[int, int]) -> Parts:
+    """The tiles of the fetched photographs, cut once and kept beside them."""
+    sizes = "-".join(str(number) for number in (side, *short_sides, "x", *counts))
+    kept = cache_folder() / f"tiles-{sizes}.npz"
+    if not kept.is_file():
+        parts = {str(number): part.numpy() for number, part in enumerate(_cut(side, short_sides, counts))}
+        with tempfile.NamedTemporaryFile(dir=kept.parent, suffix=".npz", delete=False) as unfinished:
+            np.savez(unfinished, **parts)
+        os.replace(unfinished.name, kept)
+    with np.load(kept) as found:
+        train, validation, test = (torch.from_numpy(found[str(number)]) for number in range(3))
+    return train, validation, test
+
+
+def _cut(side: int, short_sides: tuple[int, ...], counts: tuple[int, int]) -> list[Tensor]:
     places = torch.Generator().manual_seed(0)
     parts: list[list[Tensor]] = [[], [], []]
     for split, picture in _photographs(max(short_sides)):
         sizes = [short for short in short_sides if side <= short <= min(picture.size)]
         for number in range(counts[min(split, 1)] if sizes else 0):
             parts[split].append(_tile(picture, side, sizes[number % len(sizes)], places))
-    train, validation, test = (torch.stack(part) for part in parts)
-    return train, validation, test
+    return [torch.stack(part) for part in parts]
 
 
 def _photographs(short_side: int) -> Iterator[tuple[int, Image.Image]]:

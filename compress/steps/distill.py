@@ -95,7 +95,7 @@ def _guard(job: Job, method: GeneratorMethod, model: torch.nn.Module) -> LoopGua
         if count >= PROBE:
             break
     predict = job.predictor(model)
-    wanted = torch.cat([job.predictor(job.teacher)(*batch.inputs) for batch in batches])
+    wanted = torch.cat([job.teacher_predict(*batch.inputs) for batch in batches])
 
     def probe() -> tuple[torch.Tensor, torch.Tensor]:
         return torch.cat([predict(*batch.inputs) for batch in batches]), wanted

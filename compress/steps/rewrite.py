@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torch import fx
 
@@ -20,15 +21,39 @@ def run(job: Job, index: int, settings: Rewrite, folder: Path, student: Student)
     before = model_figures(job, model, "float32")
     rewritten = room.apply(model, plan, job.example_inputs)
     record = plan.to_dict()
+    tiles = _tiles(job, rewritten, settings)
     return Outcome(
-        plan.summary(),
+        "; ".join(filter(None, (plan.summary(), tiles.get("summary", "")))),
         before,
         model_figures(job, rewritten, "float32"),
         plan=record,
         table=plan.table(),
-        warnings=plan.warnings(),
+        warnings=[*plan.warnings(), *tiles.get("warnings", [])],
+        extra={"tiles": tiles},
         student=Student(rewritten, [*student.plans, record]),
     )
+
+
+def _tiles(job: Job, model: fx.GraphModule, settings: Rewrite) -> dict[str, Any]:
+    """How a large picture goes through the model in tiles, as plain data; empty where nothing was asked for."""
+    if settings.tiles is None:
+        return {}
+    first, *others = job.example_inputs
+    picture = first.new_zeros(*first.shape[:2], *settings.tiles.picture)
+    found = room.tile_plan(model, (picture, *others), settings.tiles.memory_bytes)
+    tile, whole = ("x".join(map(str, sides)) for sides in (found.tile_px, settings.tiles.picture))
+    return {
+        "summary": (
+            f"{whole} pixels in {found.tiles} tiles of {tile}, {found.peak_activation_bytes:,} bytes alive at once "
+            f"instead of {found.whole_peak_activation_bytes:,}, {found.pixels_computed:.2f} times the pixels"
+        ),
+        "warnings": [f"tiles change the picture: {op}" for op in found.inexact_because],
+        "tile_px": list(found.tile_px),
+        "halo_px": list(found.halo_px),
+        "tiles": found.tiles,
+        "peak_activation_bytes": found.peak_activation_bytes,
+        "whole_peak_activation_bytes": found.whole_peak_activation_bytes,
+    }
 
 
 def make_plan(job: Job, model: fx.GraphModule, settings: Rewrite) -> room.RewritePlan:

@@ -41,7 +41,7 @@ def run(job: Job, index: int, settings: Any, folder: Path, student: Student | No
         files.append(job.teacher_weights)
     figures = model_figures(job, base, "float32")
     quality = figures["quality"]
-    test = job.quality(job.teacher)
+    test = job.judged_task.quality(job.teacher_predict)
     warnings = [
         f"MACs of {count} x {op} are not known and not counted" for op, count in job.teacher_cost.unknown_ops.items()
     ]
@@ -58,7 +58,7 @@ def run(job: Job, index: int, settings: Any, folder: Path, student: Student | No
     )
     extra = {
         "test_quality": test.to_dict(),
-        "more_qualities": _more(job, job.predictor(job.teacher)),
+        "more_qualities": _more(job, job.teacher_predict),
         "references": _references(job),
     }
     return Outcome(

@@ -125,7 +125,7 @@ class Imitation(Task):
 
     def more_qualities(self, predict: Predict) -> dict[str, Number]:
         """The figures of `further` for what the model makes of the test split."""
-        return self.further([predict(*batch.inputs) for batch in self.batches("test")])
+        return self.further(list(self.outputs_of(predict, "test")))
 
     def further(self, outputs: list[Tensor]) -> dict[str, Number]:
         """The mean of each further comparison, and the share of values out of range where there are any.
@@ -186,6 +186,14 @@ class Imitation(Task):
                 kept.append(teacher(*self._gather(split, indices)))
             yield kept[number]
 
+    def outputs_of(self, predict: Predict, split: Split) -> Iterator[Tensor]:
+        """Yields a model's outputs on a split, batch by batch; the teacher's own are not computed anew."""
+        if predict is self._teacher:
+            yield from self.teacher_outputs(split)
+            return
+        for batch in self.batches(split):
+            yield predict(*batch.inputs)
+
     def wanted(self, split: Split) -> Iterator[Tensor]:
         """Yields what outputs are compared with, batch by batch: the teacher's."""
         return self.teacher_outputs(split)
@@ -193,9 +201,9 @@ class Imitation(Task):
     def _pairs(self, predict: Predict, split: Split, limit: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields (the model's outputs, what is wanted) batch by batch, `limit` samples in all."""
         left = len(self._data[split][0]) if limit is None else limit
-        for batch, reference in zip(self.batches(split), self.wanted(split), strict=True):
-            yield predict(*(x[:left] for x in batch.inputs)), reference[:left]
-            left -= len(batch)
+        for output, reference in zip(self.outputs_of(predict, split), self.wanted(split), strict=True):
+            yield output[:left], reference[:left]
+            left -= len(output)
             if left <= 0:
                 return
 

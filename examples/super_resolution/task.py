@@ -27,7 +27,7 @@ def task(path: str = "", tiles_each: int = 8, crop: int = 128) -> SuperResolutio
         *tiles(SIDE, (384, 640), (tiles_each, 2), path),
         scale=SCALE,
         crop=crop,
-        batch_size=16,
+        batch_size=8,
         perceptual=alex(),
         perceptual_name="LPIPS (AlexNet)",
         teaches=vgg(),

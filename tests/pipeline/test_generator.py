@@ -124,6 +124,19 @@ def test_a_student_of_another_shape_is_refused(tmp_path: Path) -> None:
         go(tmp_path / "run", student={"entry": f"{ENTRY}translator"})
 
 
+def test_tiles_of_a_large_picture_are_planned(tmp_path: Path) -> None:
+    tiles = {"picture": [96, 128], "memory_bytes": 400_000}
+    done = go(
+        tmp_path / "run", teacher={"entry": f"{ENTRY}translator"}, task={"entry": f"{ENTRY}translation"},
+        steps=[{"rewrite": {"tiles": tiles}}], budget={},
+    )  # fmt: skip
+    found = records(done.folder)["rewrite"]["outcome"]
+    planned = found["extra"]["tiles"]
+    assert planned["tiles"] > 1 and planned["halo_px"] == [3, 3] and not found["warnings"]
+    assert planned["peak_activation_bytes"] <= 400_000 < planned["whole_peak_activation_bytes"]
+    assert "96x128 pixels in" in found["summary"]
+
+
 def test_what_the_student_is_held_against_is_in_the_report(tmp_path: Path) -> None:
     steps = [{"distill": {"method": "imitate", "epochs": 1, "optimizer": "adamw", "learning_rate": 0.001}}]
     done = go(

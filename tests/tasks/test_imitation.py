@@ -141,3 +141,18 @@ def test_splits_that_hold_nothing_or_do_not_match_are_refused() -> None:
         ImageToImage((IMAGES, NUMBERS[:3]), IMAGES, IMAGES)
     with pytest.raises(DataError, match="no teacher to compare with"):
         ImageToImage(IMAGES, IMAGES, IMAGES).quality(plain)
+
+
+def test_the_teacher_is_not_asked_again_for_its_own_figures() -> None:
+    asked = []
+
+    def teacher(image: Tensor) -> Tensor:
+        asked.append(len(image))
+        return plain(image)
+
+    task = ImageToImage(IMAGES, IMAGES, IMAGES, batch_size=4).with_teacher(teacher)
+    assert task.quality(teacher).value == 100 and task.quality(teacher, limit=3).n == 3
+    task.more_qualities(teacher)
+    assert asked == [4, 4, 2]
+    task.quality(lambda image: teacher(image))  # another function: nobody knows that it is the same
+    assert sum(asked) == 20
