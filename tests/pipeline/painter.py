@@ -24,7 +24,7 @@ class Residual(nn.Module):
 class Painter(nn.Module):
     """A wide kernel, a residual block, twice the size by a transposed convolution."""
 
-    def __init__(self, width: int = 16) -> None:
+    def __init__(self, width: int = 24) -> None:
         super().__init__()
         self.first, self.norm1 = nn.Conv2d(3, width, 5, 1, 2), nn.BatchNorm2d(width)
         self.block = Residual(width)
@@ -45,5 +45,5 @@ def teacher() -> nn.Module:
 
 def task() -> Generation:
     """Judged by the PSNR against the teacher's pictures of the same noise."""
-    splits = [torch.randn(n, 3, 8, 8, generator=torch.Generator().manual_seed(n)) for n in (64, 16, 24)]
+    splits = [torch.randn(n, 3, 8, 8, generator=torch.Generator().manual_seed(n)) for n in (48, 16, 8)]
     return Generation(*splits)

@@ -16,6 +16,7 @@ from compress.errors import CompressError, ModelError
 from compress.graph.trace import trace
 from compress.pipeline import RunResult, dry_run, run
 from compress.recipe import make_recipe
+from compress.train.health import Action, Finding, Guard
 from tests.pipeline import generators
 
 HERE = Path(__file__).parent
@@ -183,3 +184,21 @@ def test_gradients_stay_out_of_the_teacher(painted: RunResult) -> None:
     own = trace(generators.wide_teacher(), generators.task().example_inputs()).state_dict()
     for name, value in own.items():
         assert torch.equal(weights[f"model.{name}"], value)
+
+
+def test_what_the_guard_finds_and_does_is_in_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(guard: Guard, epoch: int, *_: Any) -> list[Finding]:
+        guard.last_good = epoch
+        slower = Action("lower_rate", "discriminator", 0.5)
+        return [Finding(epoch, "discriminator_wins", 0.99, 0.95, slower)] if epoch == 0 else []
+
+    monkeypatch.setattr(Guard, "look", look)
+    options = {"gan": 0.01, "adversary": LIGHT}
+    steps = [{"distill": {"method": "imitate", "options": options, "epochs": 2, "schedule": "constant", "warm_up": 0}}]
+    done = go(tmp_path / "run", steps=steps, budget={})
+    said = "discriminator wins: 0.99 (limit 0.95); the learning rate of the discriminator was multiplied by 0.5"
+    assert done.report is not None and f"epoch 1: {said}" in done.report.warnings
+    assert done.report.steps[1].history[0].findings == [said]
+    rates = [row["discriminator.learning_rate"] for row in records(done.folder)["distill"]["outcome"]["history"]]
+    assert rates[1] < 0.6 * rates[0]
+    assert said in (done.folder / "report.html").read_text()
