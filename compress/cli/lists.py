@@ -58,27 +58,6 @@ def formats(as_json: Json = False, verbose: Verbose = False) -> None:
             print_table(["FORMAT", "CAN BE WRITTEN HERE", "CAN RUN HERE"], [list(row.values()) for row in rows])
 
 
-def methods(
-    family: Annotated[
-        str | None, typer.Option("--family", help="Only families whose name contains this.", show_default=False)
-    ] = None,
-    built: Annotated[bool, typer.Option("--built", help="Only what can be used today.")] = False,
-    as_json: Json = False,
-    verbose: Verbose = False,
-) -> None:
-    """List the published systems: paper, family, tier, built or planned, and where each stands in the code."""
-    with guarded(verbose, as_json):
-        from compress.methods import TIERS, list_methods
-
-        rows = list_methods(family, built)
-        if as_json:
-            print_json([row.to_dict() for row in rows])
-            return
-        headers = ["NO", "KEY", "FAMILY", "TIER", "STATUS", "WHERE", "PAPER"]
-        print_table(headers, [[r.number, r.key, r.family, TIERS[r.tier], r.status, r.where, r.paper] for r in rows])
-        print(f"{len(rows)} methods, {sum(row.built for row in rows)} built", file=sys.stderr)
-
-
 def schema(verbose: Verbose = False) -> None:
     """Print the JSON Schema of a recipe, for editors."""
     with guarded(verbose):
@@ -142,5 +121,5 @@ def conformance(
         print(f"wrote {folder}", file=sys.stderr)
 
 
-COMMANDS = (init, targets, formats, methods, schema, doctor, conformance)
+COMMANDS = (init, targets, formats, schema, doctor, conformance)
 """In the order of `compress --help`; the first line of each one's docstring is what it says there."""

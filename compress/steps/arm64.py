@@ -11,9 +11,8 @@ from compress.job import Job
 from compress.recipe import Verify
 from compress.runtimes.arm64.root import ARCH, Root
 from compress.steps.export import ARTIFACTS
-from compress.steps.verify import held_samples, torch_reference
+from compress.steps.verify import held_samples, limits_of, torch_reference
 from compress.types import Artifact
-from compress.verify import threshold_of
 from compress.verify.arm64 import verify_emulated
 
 
@@ -32,7 +31,7 @@ def verify_run(job: Job, root: Root) -> list[dict[str, Any]]:
         for number, artifact in enumerate(artifacts):
             bar.update(number, len(artifacts), f"{artifact.format} {artifact.scheme}")
             model = student.model if artifact.scheme == "float32" else student.final
-            limits = threshold_of(artifact.scheme, **settings.limits_of(artifact.scheme))
+            limits = limits_of(settings, artifact.scheme, student, samples)
             found = verify_emulated(root, artifact, job.folder / ARTIFACTS, torch_reference(model), samples, limits)
             rows.append({**found.to_dict(), "scheme": artifact.scheme})
     write_json(job.folder / f"{ARCH}.json", {"system": root.describe(), "rows": rows})

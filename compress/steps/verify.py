@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,23 @@ def run(job: Job, index: int, settings: Verify, folder: Path, student: Student) 
     exported = programs(job, None, student)
     rows: list[dict[str, Any]] = []
     qualities: dict[str, Number] = {}
+    limits = {scheme: limits_of(settings, scheme, student, samples) for scheme in {a.scheme for a in artifacts}}
     with job.console.progress("verify") as bar:
         for number, artifact in enumerate(artifacts):
             bar.update(number, len(artifacts), f"{artifact.format} {artifact.scheme}")
             model = student.model if artifact.scheme == "float32" else student.final
             if artifact.scheme not in qualities:
                 qualities[artifact.scheme] = job.quality(model, "test", settings.quality_samples)
-            rows.append(_verify(job, settings, artifact, model, exported.get(artifact.scheme), samples, qualities))
+            program = exported.get(artifact.scheme)
+            rows.append(_verify(job, settings, artifact, model, program, samples, qualities, limits[artifact.scheme]))
     failed = [f"{row['format']} {row['scheme']}: {row['reason']}" for row in rows if not row["passed"]]
     return Outcome(
         f"{len(rows) - len(failed)} of {len(rows)} pass, {_ran_words(rows)}",
-        extra={"rows": rows, "own_quality": {scheme: q.to_dict() for scheme, q in qualities.items()}},
+        extra={
+            "rows": rows,
+            "limits": {s: asdict(limit) for s, limit in limits.items()},
+            "own_quality": {scheme: q.to_dict() for scheme, q in qualities.items()},
+        },
         warnings=failed,
         failed="; ".join(failed),
         exit_code=1 if failed else 0,
@@ -52,8 +59,8 @@ def _verify(
     program: Any,
     samples: list[tuple[np.ndarray, ...]],
     qualities: dict[str, Number],
+    limits: room.Threshold,
 ) -> dict[str, Any]:
-    limits = room.threshold_of(artifact.scheme, **settings.limits_of(artifact.scheme))
     folder = job.folder / ARTIFACTS
     found = room.verify_artifact(artifact, folder, torch_reference(model), samples, limits, program)
     row = {**found.to_dict(), "scheme": artifact.scheme, "quality": None, "more_qualities": {}}
@@ -72,6 +79,18 @@ def _verify(
     elif (folder / artifact.path).exists():
         row["divergence"] = _divergence(folder / artifact.path, artifact, model, samples[0], row)
     return row
+
+
+def limits_of(settings: Verify, scheme: str, student: Student, samples: list[tuple[np.ndarray, ...]]) -> room.Threshold:
+    """What files of a scheme must keep: the recipe's word, else the scheme's, where the model is not itself noisier."""
+    given = settings.limits_of(scheme)
+    limits = room.threshold_of(scheme, **given)
+    if scheme == "float32" or student.quantized is None or "min_sqnr_db" in given:
+        return limits
+    floats, rounded = torch_reference(student.model), torch_reference(student.quantized)
+    outputs = [(floats(*sample)[0], rounded(*sample)[0]) for sample in samples]
+    own = room.compare(*(np.concatenate(side) for side in zip(*outputs, strict=True)))
+    return room.beside_own_noise(limits, own.sqnr_db)
 
 
 def _ran_words(rows: list[dict[str, Any]]) -> str:

@@ -4,7 +4,7 @@ from compress.verify.bisect import bisect, explain
 from compress.verify.gate import Verification, predictor, verify_artifact
 from compress.verify.golden import GOLDEN_SAMPLES, GoldenCheck, check_golden, write_golden
 from compress.verify.parity import Parity, compare
-from compress.verify.thresholds import THRESHOLDS, Threshold, threshold_of
+from compress.verify.thresholds import THRESHOLDS, Threshold, beside_own_noise, threshold_of
 from compress.verify.verdict import Suspect, Verdict
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Threshold",
     "Verdict",
     "Verification",
+    "beside_own_noise",
     "bisect",
     "check_golden",
     "compare",

@@ -54,3 +54,15 @@ def threshold_of(scheme: str, **given: float) -> Threshold:
     if scheme not in THRESHOLDS:
         raise UnknownName("scheme", scheme, THRESHOLDS)
     return replace(THRESHOLDS[scheme], **given)
+
+
+def beside_own_noise(threshold: Threshold, own_sqnr_db: float) -> Threshold:
+    """The threshold where the quantized model itself is `own_sqnr_db` from the float one: never above that less 3 dB.
+
+    Two roundings of one network, each as far from the float answer and independent of the other, are 3 dB further
+    from each other than from it. Where a rounding that falls the other way is carried on and on (deep nets with
+    instance norms), runtimes come close to that, and a fixed limit would refuse files that are as good as the model.
+    """
+    if threshold.min_sqnr_db is None or own_sqnr_db - 3 >= threshold.min_sqnr_db:
+        return threshold
+    return replace(threshold, min_sqnr_db=own_sqnr_db - 3)

@@ -18,17 +18,17 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("steps", ("steps",)),
     ("job", ("job",)),
     ("records", ("recipe", "checkpoint", "report", "entry", "console")),
-    ("proof", ("conformance",)),
-    ("methods", ("search", "prune", "distill", "quantize", "verify")),
+    ("proof", ("bench", "conformance")),
+    ("methods", ("search", "rewrite", "prune", "distill", "quantize", "verify")),
     ("measure", ("profile",)),
     ("write", ("export",)),
     ("tasks", ("tasks",)),  # tasks may use metrics; else the tools never meet
-    ("tools", ("graph", "train", "metrics", "runtimes", "targets")),
+    ("tools", ("graph", "train", "adversarial", "students", "metrics", "runtimes", "targets")),
     ("ground", ("files", "resources", "types", "version")),
     ("bedrock", ("errors",)),
 )
 HEIGHTS = {room: len(FLOORS) - height for height, (_, rooms) in enumerate(FLOORS) for room in rooms}
-TOOLS = {"graph", "train", "runtimes", "targets"}
+TOOLS = {"graph", "train", "adversarial", "students", "runtimes", "targets"}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from compress.recipe import Verify
 from compress.steps import verify as step
 from compress.steps.export import ARTIFACTS
 from compress.types import Artifact, Number
-from compress.verify import check_golden
+from compress.verify import check_golden, threshold_of
 from compress.verify.golden import golden_paths
 from tests.verify import planted
 
@@ -38,9 +38,11 @@ def artifact(exported: tuple[Artifact, Path], tmp_path: Path) -> Artifact:
 
 def verified(artifact: Artifact, folder: Path) -> dict[str, Any]:
     task = SimpleNamespace(quality=lambda *given: QUALITY, more_qualities=lambda predict: {})
-    job: Any = SimpleNamespace(folder=folder, judged_task=task)
+    job: Any = SimpleNamespace(folder=folder, judged_task=task, recipe=SimpleNamespace(scheme="float32"))
     samples = [planted.sample(), planted.sample()]
-    return step._verify(job, Verify(), artifact, planted.reference(), None, samples, {"float32": QUALITY})
+    return step._verify(
+        job, Verify(), artifact, planted.reference(), None, samples, {"float32": QUALITY}, threshold_of("float32")
+    )
 
 
 def test_a_failed_artifact_is_bisected_and_gets_no_golden_data(artifact: Artifact, tmp_path: Path) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 
 from compress.errors import RecipeError, UnknownName
 from compress.recipe import Verify, make_recipe
 from compress.types import Scheme
-from compress.verify import THRESHOLDS, threshold_of
+from compress.verify import THRESHOLDS, beside_own_noise, compare, threshold_of
 
 
 def test_every_scheme_has_a_threshold_that_binds() -> None:
@@ -58,3 +59,19 @@ def test_a_limit_that_means_nothing_is_refused_with_its_key(verify: dict[str, An
 def test_a_recipe_with_limits_reads_back() -> None:
     made = make_recipe(recipe({"min_sqnr_db": {"w8a8": 22.5}}))
     assert make_recipe(made.to_dict()) == made
+
+
+def test_a_noisy_model_is_asked_no_more_of_its_files_than_of_itself() -> None:
+    limits = threshold_of("w8a8")
+    assert beside_own_noise(limits, 40.0) == limits and beside_own_noise(limits, 23.0) == limits
+    assert beside_own_noise(limits, 19.0).min_sqnr_db == 16.0
+    assert beside_own_noise(limits, 19.0).op_sqnr_db == limits.op_sqnr_db
+    assert beside_own_noise(threshold_of("float32"), 5.0) == threshold_of("float32")
+
+
+def test_two_roundings_of_one_signal_are_three_decibels_further_apart() -> None:
+    random = np.random.default_rng(0)
+    signal = random.standard_normal(100_000)
+    first, second = (signal + 0.1 * random.standard_normal(signal.size) for _ in range(2))
+    own, apart = compare(signal, first).sqnr_db, compare(first, second).sqnr_db
+    assert own == pytest.approx(20.0, abs=0.1) and apart == pytest.approx(own - 3, abs=0.15)
