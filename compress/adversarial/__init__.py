@@ -1,6 +1,6 @@
 """Adversarial training, part by part: losses, penalties, discriminators, augmentation, and `Adversary` of them all."""
 
-from compress.adversarial.adversary import Adversary, Turn, make_adversary
+from compress.adversarial.adversary import Adversary, Turn, frozen, make_adversary
 from compress.adversarial.augment import OPERATIONS, Augment
 from compress.adversarial.controller import SignController
 from compress.adversarial.discriminators import DISCRIMINATORS, Condition, Discriminator, build
@@ -30,6 +30,7 @@ __all__ = [
     "Turn",
     "build",
     "clip_weights",
+    "frozen",
     "make_adversary",
     "slice_heads",
 ]

@@ -60,7 +60,7 @@ class Adversary(nn.Module):
     def generator_loss(self, fake: Tensor, real: Tensor, label: Tensor | None = None) -> Tensor:
         """What the generator minimizes: a scalar whose gradient reaches `fake` and no parameter in here."""
         _check(fake, real)
-        with _frozen(self.discriminator):
+        with frozen(self.discriminator):
             condition, seen_fake, seen_real = self._shown(fake, real.detach(), label)
             fake_logits = self.discriminator(seen_fake, condition)
             paid = self._paid(seen_fake)
@@ -72,7 +72,7 @@ class Adversary(nn.Module):
 
     def features(self, samples: Tensor) -> list[Tensor]:
         """The discriminator's intermediate maps of the samples, for feature losses; no parameter in here learns."""
-        with _frozen(self.discriminator):
+        with frozen(self.discriminator):
             return self.discriminator.features(samples)
 
     def discriminator_loss(self, fake: Tensor, real: Tensor, label: Tensor | None = None) -> Turn:
@@ -163,7 +163,7 @@ def make_adversary(
 
 
 @contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
+def frozen(module: nn.Module) -> Iterator[None]:
     """No parameter of the module takes part in graphs that are made meanwhile."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for parameter in trained:

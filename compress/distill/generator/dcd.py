@@ -9,8 +9,7 @@ picture in a perceptual network's features and their Gram matrices.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from compress.adversarial import Discriminator
+from compress.adversarial import Discriminator, frozen
 from compress.distill.generator.base import Terms
 from compress.distill.generator.online import Online, OnlineOptions
 from compress.distill.generator.taps import Features, chosen_taps
@@ -119,16 +118,3 @@ def connector(feature: Tensor, channels: int) -> nn.Module:
     convolution = (nn.Conv1d if sound else nn.Conv2d)(feature.shape[1], channels, 1, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out")
     return nn.Sequential(convolution, (nn.BatchNorm1d if sound else nn.BatchNorm2d)(channels), nn.ReLU())
-
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """No parameter of the module takes part in graphs that are made meanwhile."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.adversarial import Adversary, AdversarySettings, make_adversary
+from compress.adversarial import Adversary, AdversarySettings, frozen, make_adversary
 from compress.distill.generator.base import GeneratorMethod, Options, Terms
-from compress.distill.generator.dcd import frozen
 from compress.errors import DataError, ModelError
 
 Draw = Callable[[Tensor], Tensor]
