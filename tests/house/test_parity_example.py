@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from compress.errors import WeightsError
 from compress.tasks import ImageToImage
-from examples.parity import attention_unet, cartoongan, esrgan, hifigan, photographs, unet
 from examples.lpips_weights import arrays
+from examples.parity import attention_unet, cartoongan, esrgan, hifigan, photographs, unet
 from examples.parity.page import explain, page, unexplained
 from examples.parity.seeded import seeded
 from examples.parity.tfjs import read_weights
