@@ -214,13 +214,14 @@ class Job:
         return Limits(values)
 
     def predictor(self, model: nn.Module) -> Callable[..., Tensor]:
-        """The model as a function for the task's metrics: eval mode, no gradients."""
+        """The model as a function for the task's metrics: eval mode, no gradients, outputs on the CPU."""
 
         def predict(*inputs: Tensor) -> Tensor:
             model.eval()
+            device = next((p.device for p in model.parameters()), torch.device("cpu"))
             with torch.inference_mode():
-                output: Tensor = model(*inputs)
-            return output.float()
+                output: Tensor = model(*(x.to(device) for x in inputs))
+            return output.float().cpu()
 
         return predict
 

@@ -274,6 +274,10 @@ class _Runner:
             parts["formats"] = list(self.job.cost_model().formats)
         if verb == "search":
             parts["met_later"] = [s.verb for s in recipe.steps[index:]].count("prune")
+            settings = recipe.steps[index - 1].settings
+            if settings.method != "trials" or settings.recovery_steps:  # candidates learn as the student will
+                lessons = (s.settings.model_dump(mode="json") for s in recipe.steps[index:] if s.verb == "distill")
+                parts["taught_by"] = next(lessons, None)
         return parts
 
     def _finished(self, index: int, key: str) -> dict[str, Any] | None:

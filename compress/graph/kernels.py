@@ -49,13 +49,24 @@ def crop_kernel(graph_module: fx.GraphModule, edit: KernelEdit) -> None:
     less = [ring * d for d in layer.dilation]
     pad = _pad_before(graph_module, edit.layer)
     if layer.padding == "same":
-        return  # it follows the kernel
-    if _enough(_padding(layer), less):
+        _renew_border(layer)  # the padding itself follows the kernel
+    elif _enough(_padding(layer), less):
         layer.padding = tuple(own - gone for own, gone in zip(_padding(layer), less, strict=True))
+        _renew_border(layer)
     elif pad is not None:
         left = [own - gone for own, gone in zip(_amounts(pad), _both_ends(less), strict=True)]
         pad.args = (pad.args[0], left, *pad.args[2:])
         graph_module.recompile()
+
+
+def _renew_border(layer: Any) -> None:
+    """Bring up to date what torch keeps of a layer's padding since it was made, and pads mirrored borders by."""
+    if layer.padding == "same":
+        totals = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+        ends = [(total // 2, total - total // 2) for total in totals]
+    else:
+        ends = [(pad, pad) for pad in layer.padding]
+    layer._reversed_padding_repeated_twice = [side for pair in reversed(ends) for side in pair]
 
 
 @torch.no_grad()

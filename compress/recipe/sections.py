@@ -88,9 +88,16 @@ class Train(Section):
 
 
 class Search(Section):
-    """Search widths, depth and resolution of the model itself."""
+    """Search widths, depth, kernels and resolution of the model itself."""
 
-    space: Literal["width", "depth", "width_depth", "resolution", "width_depth_resolution"] = "width_depth"
+    method: Literal["trials", "supernet", "ladder"] = Field(
+        "trials",
+        description="candidates on inherited weights, subnets of one trained supernet, or a ladder of widths",
+    )
+    space: Literal[
+        "width", "depth", "width_depth", "resolution", "width_depth_resolution",
+        "kernel", "width_kernel", "depth_kernel", "width_depth_kernel", "width_depth_resolution_kernel",
+    ] = "width_depth"  # fmt: skip
     trials: int = Field(40, ge=1)
     importance: str = Field("magnitude", description="which channels a narrower candidate keeps")
     min_width: float = Field(0.25, gt=0, le=1, description="narrowest share of a group's channels")
@@ -106,6 +113,49 @@ class Search(Section):
     recovery_learning_rate: float = Field(0.02, gt=0)
     population: int = Field(12, ge=2)
     storage: str | None = Field(None, description="Optuna storage URL shared by several machines")
+    training: Training | None = Field(
+        None, description="supernet, ladder: how they learn, by the terms on outputs of the next distill step's method"
+    )
+    randoms: int = Field(2, ge=0, description="supernet: random subnets per step, beside the largest and the smallest")
+    in_place: bool = Field(False, description="supernet: all subnets but the largest imitate the largest")
+    max_peak_activation_bytes: int | None = Field(
+        None, gt=0, description="supernet, ladder: limit on what is held between layers (float32, batch size 1)"
+    )
+    widths: tuple[float, ...] = Field((0.25, 0.5, 0.75, 1.0), description="ladder: shares of every width, rising to 1")
+    alpha: float = Field(1.0, ge=0, description="ladder: weight of each rung's distance to the next wider one")
+
+    @model_validator(mode="after")
+    def _keys_of_the_method(self) -> Search:
+        for key, methods in SEARCH_KEYS.items():
+            if self.method not in methods and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(
+                    f"{key} goes with method: {' or '.join(methods)}, not with {self.method}; leave it out"
+                )
+        if self.method == "trials" and "kernel" in self.space and self.refit:
+            raise ValueError(
+                f"space: {self.space}: the refit fits no cropped kernels; set refit: false, or take method: supernet"
+            )
+        if self.method != "trials" and self.training is None:
+            raise ValueError(
+                f"method: {self.method} trains; say how with training, such as "
+                "{epochs: 20, optimizer: adamw, learning_rate: 0.001}"
+            )
+        if list(self.widths) != sorted(set(self.widths)) or not self.widths or self.widths[0] <= 0:
+            raise ValueError("widths must rise from above 0 to 1, such as [0.25, 0.5, 0.75, 1]")
+        if self.widths[-1] != 1 or len(self.widths) < 2:
+            raise ValueError("widths must end with 1, with a narrower one before, such as [0.5, 1]")
+        return self
+
+
+SEARCH_KEYS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("space", "trials", "min_width", "population", "quick_samples"), ("trials", "supernet")),
+    **dict.fromkeys(("min_resolution", "resolution_multiple"), ("trials", "supernet")),
+    **dict.fromkeys(("refit", "complete", "recovery_steps", "recovery_learning_rate", "storage"), ("trials",)),
+    **dict.fromkeys(("training", "max_peak_activation_bytes"), ("supernet", "ladder")),
+    **dict.fromkeys(("randoms", "in_place"), ("supernet",)),
+    **dict.fromkeys(("widths", "alpha"), ("ladder",)),
+}
+"""The keys of a search that only some methods know."""
 
 
 class Prune(Section):
@@ -125,6 +175,13 @@ class Prune(Section):
         return value
 
 
+class Tiles(Section):
+    """Pictures larger than the phone's memory takes at once."""
+
+    picture: tuple[int, int] = Field(description="height and width of the input, in pixels")
+    memory_bytes: int = Field(gt=0, description="what the float32 activations of one tile may take")
+
+
 class Rewrite(Section):
     """Put cheaper forms in the place of costly ones; what only comes near needs a distill step behind it."""
 
@@ -142,6 +199,7 @@ class Rewrite(Section):
     )
     options: dict[str, Any] = Field(default_factory=dict, description="thresholds and sites, see compress.rewrite")
     batches: int = Field(8, ge=1, description="training batches behind the norms' statistics")
+    tiles: Tiles | None = Field(None, description="plan the tiles of a large picture; changes nothing in the model")
 
 
 class Distill(Training):

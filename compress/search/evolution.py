@@ -88,7 +88,7 @@ def evolve(
             trials=trials,
             population=population,
             seed=seed,
-            storage=optuna.storages.InMemoryStorage(),  # type: ignore[arg-type]  # Optuna takes one, or a URL
+            storage=optuna.storages.InMemoryStorage(),
             higher_is_better=higher,
             must_meet=True,
             watch=watch,

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import optuna
+from optuna.storages import BaseStorage
 from torch import Tensor
 
 from compress.errors import Infeasible
@@ -58,7 +59,7 @@ class SearchPlan:
         return cls(edits, record["chosen"], tuple(record["trials"]), record["space_size"], record["pinned"])
 
     def table(self) -> list[tuple[str, str, str]]:
-        """Rows (layer, block or resolution; before; after)."""
+        """Rows (layer, its kernel, block or resolution; before; after)."""
         rows = []
         for edit in self.edits:
             data = edit_to_dict(edit)
@@ -67,6 +68,8 @@ class SearchPlan:
             elif data["edit"] == "resolution":
                 before, after = ("x".join(map(str, data[key])) for key in ("size_before", "size"))
                 rows.append(("resolution", before, after))
+            elif data["edit"] == "kernel":
+                rows.append((f"{data['layer']} kernel", str(data["size_before"]), str(data["size"])))
             else:
                 rows.append((data["layer"], str(data["width"]), str(data["width"] - len(data["remove"]))))
         return rows
@@ -81,7 +84,7 @@ def search(
     trials: int,
     population: int,
     seed: int,
-    storage: str,
+    storage: str | BaseStorage,
     private: bool = True,
     higher_is_better: bool,
     must_meet: bool,
@@ -129,7 +132,7 @@ def search(
     return _choose(study, space, scores, limits, higher_is_better, must_meet, finishable, pinned or {})
 
 
-def _open(storage: str, private: bool, higher_is_better: bool) -> optuna.Study:
+def _open(storage: str | BaseStorage, private: bool, higher_is_better: bool) -> optuna.Study:
     """The study; in a private one, trials that a killed process left running are closed as failed."""
     optuna_direction = optuna.study.StudyDirection
     directions = [
@@ -162,7 +165,7 @@ def _choose(
     pinned: Mapping[str, str],
 ) -> SearchPlan:
     finished = _finished(study)
-    front = _front(finished, higher_is_better)
+    on_front = front([(trial.values[0], trial.values[1]) for trial in finished], higher_is_better)
     sign = 1.0 if higher_is_better else -1.0
 
     def rank(trial: optuna.trial.FrozenTrial, slack: float = 0.0) -> tuple[float, float, int]:
@@ -174,7 +177,7 @@ def _choose(
             best = trial
             break
     numbers = {trial.number: i for i, trial in enumerate(finished)}
-    rows = tuple(_row(trial, numbers[trial.number], trial.number in front) for trial in finished)
+    rows = tuple(_row(trial, i, i in on_front) for i, trial in enumerate(finished))
     edits = space.edits(best.user_attrs["choice"], scores)
     plan = SearchPlan(edits, numbers[best.number], rows, space.size, pinned)
     if must_meet and rank(best)[0] > 0:
@@ -188,16 +191,16 @@ def _choose(
     return plan
 
 
-def _front(trials: Sequence[optuna.trial.FrozenTrial], higher_is_better: bool) -> set[int]:
-    """The trials that no other beats in quality and latency at once, whether or not they keep the budget."""
+def front(points: Sequence[tuple[float, float]], higher_is_better: bool) -> set[int]:
+    """The numbers of the points (quality, latency) that no other beats in both at once, in the budget or not."""
     sign = 1.0 if higher_is_better else -1.0
-    front: set[int] = set()
+    found: set[int] = set()
     best = float("-inf")
-    for trial in sorted(trials, key=lambda t: (t.values[1], -sign * t.values[0], t.number)):
-        if sign * trial.values[0] > best:
-            best = sign * trial.values[0]
-            front.add(trial.number)
-    return front
+    for number in sorted(range(len(points)), key=lambda i: (points[i][1], -sign * points[i][0], i)):
+        if sign * points[number][0] > best:
+            best = sign * points[number][0]
+            found.add(number)
+    return found
 
 
 def _row(trial: optuna.trial.FrozenTrial, number: int, on_front: bool) -> dict[str, Any]:
@@ -213,8 +216,10 @@ def _row(trial: optuna.trial.FrozenTrial, number: int, on_front: bool) -> dict[s
 
 
 def label(choice: Mapping[str, int]) -> str:
-    """A candidate in a few words for a hover text: its resolution, blocks removed and widths."""
+    """A candidate in a few words for a hover text: its resolution, blocks removed, widths and kernels."""
     gone = [key.removeprefix("keep:") for key, kept in choice.items() if key.startswith("keep:") and not kept]
     widths = [f"{key.removeprefix('width:')}={w}" for key, w in choice.items() if key.startswith("width:")]
+    kernels = [f"{key.removeprefix('kernel:')} kernel {n}" for key, n in choice.items() if key.startswith("kernel:")]
     seen = f"{choice['height']} pixels high" if "height" in choice else ""
-    return "; ".join(filter(None, [seen, f"without {', '.join(gone)}" if gone else "", ", ".join(widths)]))
+    without = f"without {', '.join(gone)}" if gone else ""
+    return "; ".join(filter(None, [seen, without, ", ".join(widths), ", ".join(kernels)]))

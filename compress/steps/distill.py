@@ -16,7 +16,7 @@ from compress.errors import RecipeError, UnknownName
 from compress.job import Job
 from compress.recipe import Distill
 from compress.steps.outcome import Outcome, model_figures
-from compress.steps.training import train
+from compress.steps.training import networks_of, train
 from compress.train.health import Guard, LoopGuard
 
 PROBE = 64
@@ -48,6 +48,7 @@ def run(job: Job, index: int, settings: Distill, folder: Path, student: Student)
         norm_batches=settings.norm_batches,
         players=(lambda optimizer: method.players(learner, optimizer)) if is_generator else None,
         guard=_guard(job, method, model) if is_generator else None,
+        teachers=networks_of(method),
     )
     if is_generator:
         method.finish(model)

@@ -13,6 +13,7 @@ from compress.errors import CheckFailed, ToolError
 from compress.graph.trace import export_static
 from compress.job import Job
 from compress.recipe import Export
+from compress.steps.export_ladder import export_ladder, verdict
 from compress.steps.outcome import Outcome
 from compress.types import Artifact
 
@@ -43,12 +44,22 @@ def run(job: Job, index: int, settings: Export, folder: Path, student: Student) 
             except ToolError as error:
                 job.console.warn(str(error))
                 refused.append({"format": format, "scheme": scheme, "reason": str(error)})
+    try:
+        ladder = export_ladder(job, target)
+    except ToolError as error:
+        ladder = None
+        refused.append({"format": "onnx", "scheme": "float32", "reason": f"the ladder's file: {error}"})
+    said, failed = verdict(ladder) if ladder is not None else ("", "")
     return Outcome(
-        f"{len(written)} artifacts" + (f", {len(refused)} refused" if refused else ""),
+        f"{len(written)} artifacts" + (f", {len(refused)} refused" if refused else "") + (f"; {said}" if said else ""),
         warnings=[row["reason"] for row in refused]
-        + [f"{a.format} {a.scheme}: {op} stays float" for a in written for op in a.float_ops],
-        extra={"artifacts": [artifact.to_dict() for artifact in written], "refused": refused},
-        exit_code=4 if refused else 0,
+        + [f"{a.format} {a.scheme}: {op} stays float" for a in written for op in a.float_ops]
+        + ([failed] if failed else []),
+        extra={"artifacts": [artifact.to_dict() for artifact in written], "refused": refused}
+        | ({"ladder": ladder} if ladder is not None else {}),
+        files=[target / ladder["path"]] if ladder is not None else [],
+        failed=failed,
+        exit_code=1 if failed else 4 if refused else 0,
     )
 
 

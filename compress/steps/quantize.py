@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from compress import quantize as room
 from compress.checkpoint import Student
@@ -23,7 +23,7 @@ from compress.steps.distill import is_generator_method, method_of
 from compress.steps.mixed import choose_schemes
 from compress.steps.outcome import Outcome, model_figures
 from compress.steps.search_shared import Lesson
-from compress.steps.training import train
+from compress.steps.training import networks_of, train
 from compress.types import Number
 
 RANGES_LEARN_SHARE = 0.5
@@ -112,7 +112,7 @@ def _train(
     folded: fx.GraphModule,
     model: fx.GraphModule,
 ) -> list[dict[str, Any]]:
-    draw, loss = _lesson(job, index, settings, prepared, folded, model)
+    draw, loss, teachers = _lesson(job, index, settings, prepared, folded, model)
     learner = Learner(prepared)
     # Learned steps are no ranges that follow the batches: they learn to the end.
     share = 1.0 if settings.steps == "lsq" else RANGES_LEARN_SHARE
@@ -132,6 +132,7 @@ def _train(
         judge=prepared,
         epochs=settings.qat_epochs,
         on_epoch=on_epoch,
+        teachers=teachers,
     )
     return result.history
 
@@ -143,17 +144,18 @@ def _lesson(
     prepared: fx.GraphModule,
     folded: fx.GraphModule,
     model: fx.GraphModule,
-) -> tuple[Callable[[Tensor, torch.Generator], Any], Callable[[Any, Any], dict[str, Tensor]]]:
-    """How batches are drawn and what is minimized: a generator learns rounded by the terms that it learned by before.
+) -> tuple[Callable[[Tensor, torch.Generator], Any], Callable[[Any, Any], dict[str, Tensor]], list[nn.Module]]:
+    """How batches are drawn, what is minimized, and the networks that this asks.
 
-    Everything else imitates logits; learned points imitate the very model whose weights they stand for (Polino et al.
-    2018, section 4).
+    A generator learns rounded by the terms that it learned by before. Everything else imitates logits; learned points
+    imitate the very model whose weights they stand for (Polino et al. 2018, section 4).
     """
     earlier = [step.settings for step in job.recipe.steps[: index - 1] if step.verb == "distill"]
     if earlier and is_generator_method(method_of(earlier[-1], job.recipe_folder)):
         lesson = Lesson(job, earlier[-1], model)
-        return lesson.draw, lambda m, batch: lesson.loss_of(batch)(m["model"], batch)
+        asked = networks_of(lesson.method)
+        return lesson.draw, lambda m, batch: lesson.loss_of(batch)(m["model"], batch), asked
     shared = Settings(settings.temperature, settings.label_weight)
     teacher = fold_batch_norms(folded) if settings.codebook == "points" else job.teacher
     method = Logit(teacher, prepared, job.example_inputs, shared, job.task.loss if job.task.labelled else None)
-    return job.judged_task.train_batch, lambda m, batch: method.loss(m["model"], batch)
+    return job.judged_task.train_batch, lambda m, batch: method.loss(m["model"], batch), networks_of(method)

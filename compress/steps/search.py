@@ -1,4 +1,7 @@
-"""The search step: Optuna proposes widths, depth and resolution, inherited weights and predicted cost judge."""
+"""The search step: Optuna proposes widths, depth and resolution, inherited weights and predicted cost judge.
+
+That is `method: trials`. The two other methods train weights that all candidates share, and have files of their own.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,17 @@ from torch import fx
 
 from compress import search as room
 from compress.checkpoint import Student
-from compress.distill import Learner, Logit, Settings
+from compress.distill import Learner
 from compress.errors import Infeasible, RecipeError
 from compress.graph.cost import cost_of
-from compress.graph.groups import WidthModel, residual_blocks
-from compress.graph.resolution import legal_sizes
+from compress.graph.groups import WidthModel
 from compress.graph.surgery import apply_edits
 from compress.job import Job
-from compress.profile.budget import useful_widths
 from compress.recipe import Prune, Search
-from compress.steps.outcome import Outcome, model_figures
+from compress.steps import search_ladder, search_supernet
+from compress.steps.outcome import Outcome, StepFunction, model_figures
 from compress.steps.prune import channel_scores, make_cut, make_plan
+from compress.steps.search_shared import SCORE_BATCHES, Lesson, later, recovery_settings, space_of
 from compress.train import LoopSettings, OptimizerSettings, Player, fit
 from compress.types import Edit
 
@@ -28,16 +31,22 @@ QUICK_PLAN = {"importance": "magnitude", "batches": 1}
 """Whether the prune step can meet the budget depends on widths alone, so any importance will do to find out."""
 
 
-def _recover(job: Job, settings: Search, candidate: fx.GraphModule) -> None:
+def run(job: Job, index: int, settings: Search, folder: Path, student: Student) -> Outcome:
+    """Search by the recipe's method, choose, and cut the student accordingly."""
+    return METHODS[settings.method](job, index, settings, folder, student)
+
+
+def _recover(job: Job, settings: Search, candidate: fx.GraphModule, lesson: Lesson) -> None:
     """A few distillation steps in the one loop, so that a candidate is judged by what it can become, in place."""
-    method = Logit(job.teacher, candidate, job.example_inputs, Settings())
     optimizer = OptimizerSettings(learning_rate=settings.recovery_learning_rate, warm_up_share=0.0)
     batch_size = min(job.task.batch_size, job.task.train_size())
     size = min(settings.recovery_steps * batch_size, job.task.train_size())
     loop = LoopSettings(max(1, settings.recovery_steps * batch_size // size), batch_size, job.recipe.seed, math.inf)
     with tempfile.TemporaryDirectory() as scratch:
-        player = Player("model", Learner(candidate), lambda m, batch: method.loss(m["model"], batch), optimizer)
-        fit([player], job.task.train_batch, size, loop, job.fabric, Path(scratch))
+        player = Player(
+            "model", Learner(candidate), lambda m, batch: lesson.loss_of(batch)(m["model"], batch), optimizer
+        )
+        fit([player], lesson.draw, size, loop, job.fabric, Path(scratch))
     candidate.eval()
 
 
@@ -53,41 +62,31 @@ def _completed(job: Job, candidate: fx.GraphModule, settings: Prune) -> fx.Graph
     return make_cut(job, candidate, plan.edits, settings.refit, settings.batches)
 
 
-def run(job: Job, index: int, settings: Search, folder: Path, student: Student) -> Outcome:
-    """Search, choose, and cut the student accordingly."""
+def run_trials(job: Job, index: int, settings: Search, folder: Path, student: Student) -> Outcome:
+    """Propose candidates, judge each by itself on inherited weights, and cut the student as the best one is."""
     model, inputs = student.model, job.example_inputs
     widths = WidthModel(model, inputs)
-    blocks = residual_blocks(model, inputs)
     cost = job.cost_model()
-    sizes: tuple[tuple[int, int], ...] = ()
-    if "resolution" in settings.space:
-        sizes = legal_sizes(model, inputs, settings.resolution_multiple, settings.min_resolution)
-        if not sizes:
-            raise RecipeError(
-                "search.space: this model works at no other resolution (sides from search.min_resolution "
-                f"{settings.min_resolution:g} up, in steps of search.resolution_multiple "
-                f"{settings.resolution_multiple} pixels); change these, or take width_depth "
-                "where the output follows the input's size"
-            )
-    space = room.make_space(useful_widths(widths, cost, settings.min_width, job.limits), blocks, sizes, settings.space)
-    scores = channel_scores(job, model, settings.importance, batches=8)
-    later = [step for step in job.recipe.steps[index:] if step.verb == "prune" and step.settings.ratio == "auto"]
-    if settings.complete and not later:
+    space = space_of(job, settings, model, widths)
+    scores = channel_scores(job, model, settings.importance, SCORE_BATCHES)
+    prunes = [prune for prune in later(job, index, "prune") if prune.ratio == "auto"]
+    if settings.complete and not prunes:
         raise RecipeError("search.complete: there is no later prune step with ratio: auto to complete candidates as")
+    lesson = Lesson(job, recovery_settings(job, index), model) if settings.recovery_steps else None
 
     def judge(edits: tuple[Edit, ...]) -> tuple[float, dict[str, float]]:
         candidate = make_cut(job, model, edits, settings.refit, settings.calibration_batches)
         if settings.complete:
-            candidate = _completed(job, candidate, later[0].settings)
+            candidate = _completed(job, candidate, prunes[0])
         figures = cost.figures(cost_of(candidate, inputs).ops)
-        if settings.recovery_steps:
-            _recover(job, settings, candidate)
+        if lesson is not None:
+            _recover(job, settings, candidate, lesson)
         quality = job.quality(candidate, "validation", settings.quick_samples)
         return float(quality.value or 0.0), figures
 
     def finishable(edits: tuple[Edit, ...]) -> bool:
         try:
-            make_plan(job, apply_edits(model, edits, inputs), later[0].settings.model_copy(update=QUICK_PLAN))
+            make_plan(job, apply_edits(model, edits, inputs), prunes[0].model_copy(update=QUICK_PLAN))
         except Infeasible:
             return False
         return True
@@ -104,7 +103,7 @@ def run(job: Job, index: int, settings: Search, folder: Path, student: Student) 
             storage=settings.storage or f"sqlite:///{folder / 'study.db'}",
             private=settings.storage is None,
             higher_is_better=job.task.higher_is_better,
-            must_meet=not later,
+            must_meet=not prunes,
             finishable=finishable,
             pinned={g.layer: g.pinned for g in widths.groups if g.pinned},
             watch=bar.update,
@@ -122,3 +121,10 @@ def run(job: Job, index: int, settings: Search, folder: Path, student: Student) 
         extra={"trials": record["trials"], "chosen": plan.chosen, "quality_name": job.task.quality_name},
         student=Student(chosen, [*student.plans, {"kind": "search", "edits": record["edits"]}]),
     )
+
+
+METHODS: dict[str, StepFunction] = {
+    "trials": run_trials,
+    "supernet": search_supernet.run,
+    "ladder": search_ladder.run,
+}

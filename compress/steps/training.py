@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,11 @@ def train(
     norm_batches: int = 0,
     players: Callable[[OptimizerSettings], list[Player]] | None = None,
     guard: Guard | None = None,
+    teachers: Sequence[nn.Module] = (),
 ) -> FitResult:
     """Train `model` by `loss` in place; quality on the validation split is that of `judge`.
 
+    `teachers` are the networks that the loss asks and nobody trains: for that time they are where the training is.
     With `players`, a function of the recipe's optimizer, these play instead of the one that `loss` makes; `model` is
     what the first of them trains.
 
@@ -71,7 +74,7 @@ def train(
             recalibrate_norms(judge, job.train_batches(norm_batches))
         return task.quality(job.predictor(judge), "validation")
 
-    with job.console.progress(f"{job.verbs[index]}") as bar:
+    with job.console.progress(f"{job.verbs[index]}") as bar, on_device(teachers, job.fabric.device):
         result = fit(
             _players(model, loss, optimizer, players),
             draw,
@@ -100,3 +103,18 @@ def _players(
         return players(optimizer)
     assert loss is not None
     return [Player("model", model, loss, optimizer)]
+
+
+@contextmanager
+def on_device(modules: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
+    """The modules are on a device for a while, and back on the CPU after it."""
+    for module in modules:
+        module.to(device)
+    yield
+    for module in modules:
+        module.to("cpu")
+
+
+def networks_of(method: Any) -> list[nn.Module]:
+    """The networks that a distillation method holds beside the student and what is trained with it."""
+    return [held for held in vars(method).values() if isinstance(held, nn.Module) and held is not method.extra]

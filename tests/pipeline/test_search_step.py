@@ -201,7 +201,7 @@ def test_candidates_of_a_generator_recover_by_its_own_method(tmp_path: Path, mon
         raise AssertionError("these are no logits")
 
     monkeypatch.setattr(Logit, "output_terms", wrong)
-    search = {"space": "width_kernel", "trials": 4, "recovery_steps": 3, "calibration_batches": 1}
+    search = {"space": "width_kernel", "trials": 4, "recovery_steps": 3, "refit": False}
     go(tmp_path / "run", search, macs_ratio=0.75)
     record = record_of(tmp_path / "run", "01-search")
     assert any("kernel:first" in trial["choice"] for trial in record["outcome"]["extra"]["trials"])
