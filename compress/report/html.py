@@ -32,6 +32,7 @@ def render(report: Report) -> str:
             report=report,
             rows=_rows(report),
             more_names=_more_names(report),
+            sheet_names=_sheet_names(report),
             tiles=_tiles(report),
             charts={c["key"]: c for c in drawn},
             groups=_groups(report, drawn),
@@ -70,6 +71,7 @@ def _environment() -> jinja2.Environment:
         raw=json.dumps,
         counted=counted,
         limit_unit=words.limit_unit,
+        grouped=words.grouped,
         duration=duration,
         tiny=tiny,
         capital=lambda text: text[:1].upper() + text[1:],
@@ -140,6 +142,14 @@ def _more_names(report: Report) -> list[str]:
     named = [report.teacher.more_qualities, report.student.more_qualities]
     named += [row.more_qualities for row in report.references]
     return list(dict.fromkeys(name for figures in named for name in figures))
+
+
+def _sheet_names(report: Report) -> list[str]:
+    """The columns of the sheet behind the input: all that answered with a picture; none where nobody did."""
+    answers = [sample.outputs for sample in report.samples]
+    if not any(answer.startswith("data:image/") for outputs in answers for answer in outputs.values()):
+        return []
+    return list(dict.fromkeys(name for outputs in answers for name in outputs))
 
 
 def _row(title: str, key: str, before: Figure | None, after: Figure | None, as_difference: bool) -> dict[str, Any]:

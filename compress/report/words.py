@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 from compress.report.figure import Figure
 from compress.report.schema import Report
 
@@ -220,3 +223,31 @@ def _checks(report: Report) -> str:
 def listed(parts: list[str]) -> str:
     """The parts as a list in a sentence: a, b and c."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+_SHOWN = 3
+_PLACED = re.compile(r"^(?P<op>.+?) at (?P<place>.+?) \((?P<why>.+)\)(?P<rest>, \d+ times)?$")
+
+
+def grouped(lines: Iterable[str]) -> list[str]:
+    """Lines such as "CONV at PLACE (reason)", those of one op and reason in one: with how many and the first places.
+
+    A line of another form stays as it is.
+    """
+    groups: dict[tuple[str, str], list[str]] = {}
+    for line in lines:
+        match = _PLACED.match(line)
+        # The name of a tensor is no reason of its own.
+        key = (match["op"], re.sub(r" for tensor \S+", "", match["why"])) if match else (line, "")
+        groups.setdefault(key, []).append(match["place"] + (match["rest"] or "") if match else line)
+    return [_group(op, why, places) for (op, why), places in groups.items()]
+
+
+def _group(op: str, why: str, places: list[str]) -> str:
+    if not why:
+        return op
+    if len(places) == 1:
+        place, _, times = places[0].partition(", ")
+        return f"{op} at {place} ({why}){f', {times}' if times else ''}"
+    first = ", ".join(places[:_SHOWN]) + (f" and {len(places) - _SHOWN} more" if len(places) > _SHOWN else "")
+    return f"{op} in {len(places)} places ({why}): {first}"

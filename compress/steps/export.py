@@ -13,6 +13,7 @@ from compress.errors import CheckFailed, ToolError
 from compress.graph.trace import export_static
 from compress.job import Job
 from compress.recipe import Export
+from compress.report.words import grouped
 from compress.steps.export_ladder import export_ladder, verdict
 from compress.steps.outcome import Outcome
 from compress.types import Artifact
@@ -53,7 +54,7 @@ def run(job: Job, index: int, settings: Export, folder: Path, student: Student) 
     return Outcome(
         f"{len(written)} artifacts" + (f", {len(refused)} refused" if refused else "") + (f"; {said}" if said else ""),
         warnings=[row["reason"] for row in refused]
-        + [f"{a.format} {a.scheme}: {op} stays float" for a in written for op in a.float_ops]
+        + [f"{a.format} {a.scheme}: {op} stays float" for a in written for op in grouped(a.float_ops)]
         + ([failed] if failed else []),
         extra={"artifacts": [artifact.to_dict() for artifact in written], "refused": refused}
         | ({"ladder": ladder} if ladder is not None else {}),

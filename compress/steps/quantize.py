@@ -6,6 +6,7 @@ ranges, then how weights round, then biases, then training.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from compress.distill import Learner, Logit, Settings
 from compress.graph.fold import fold_batch_norms
 from compress.job import Job
 from compress.recipe import Quantize
+from compress.report.words import grouped
 from compress.steps.distill import is_generator_method, method_of
 from compress.steps.mixed import choose_schemes
 from compress.steps.outcome import Outcome, model_figures
@@ -53,7 +55,9 @@ def run(job: Job, index: int, settings: Quantize, folder: Path, student: Student
     after = model_figures(job, folded, settings.scheme)
     after["quality"] = job.quality(quantized, "validation")
     after["params"] = Number(before["params"].value, "parameters", "counted")
-    floats = [f"{node} stays float: {reason}" for node, reason in plan.float_ops.items()]
+    floats = [
+        f"{line} stays float" for line in grouped(f"{kind} at {node} ({why})" for kind, node, why in _floats(plan))
+    ]
     return Outcome(
         _summary(settings, plan, schemes),
         before,
@@ -65,6 +69,11 @@ def run(job: Job, index: int, settings: Quantize, folder: Path, student: Student
         extra=extra,
         student=Student(student.model, [*student.plans, record], folded, quantized),
     )
+
+
+def _floats(plan: room.QuantPlan) -> list[str]:
+    """ "OP at NODE (reason)" for each op that stays float; a node is named after its op, with a number behind."""
+    return [f"{re.sub(r'_[0-9]+$', '', node)} at {node} ({reason})" for node, reason in plan.float_ops.items()]
 
 
 def reshape(folded: fx.GraphModule, settings: Quantize, batches: list[Any]) -> dict[str, Any]:

@@ -16,6 +16,11 @@ SLOPE = 0.05
 Attention = Literal["contrast", "mean", "none"]
 
 
+def activate(x: Tensor, slope: float) -> Tensor:
+    """The leaky ReLU of a slope below zero; a plain one where that is 0."""
+    return F.leaky_relu(x, slope) if slope else x.relu()
+
+
 class ChannelAttention(nn.Module):
     """Scales channels by what they hold: their mean, and in the paper their standard deviation too ("contrast").
 
@@ -39,8 +44,9 @@ class ChannelAttention(nn.Module):
 class Block(nn.Module):
     """An information multi-distillation block: three times keep a quarter and go on with the rest."""
 
-    def __init__(self, channels: int, attention: Attention) -> None:
+    def __init__(self, channels: int, attention: Attention, slope: float = SLOPE) -> None:
         super().__init__()
+        self.slope = slope
         self.kept = channels // 4
         rest = channels - self.kept
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
@@ -55,7 +61,7 @@ class Block(nn.Module):
         """Features of the same shape."""
         kept, rest = [], x_NCHW
         for conv in (self.conv1, self.conv2, self.conv3):
-            y = F.leaky_relu(conv(rest), SLOPE)
+            y = activate(conv(rest), self.slope)
             kept.append(y[:, : self.kept])
             rest = y[:, self.kept :]
         kept.append(self.conv4(rest))
@@ -70,8 +76,10 @@ class Imdn(nn.Module):
         blocks: how many blocks in a row; all of them are fused at the end.
         scale: how many times the side.
         attention: "contrast" as published; "mean" and "none" are cheaper on integers, and "none" is exact in tiles.
-        anchor: add the input, enlarged without interpolation, to the output: the network then learns the difference
-            (Du et al. 2021, "Anchor-based Plain Net"); a published IMDN learns the image itself.
+        anchor: begin with the input, enlarged without interpolation, added to the output: what is learned is the
+            difference (Du et al. 2021, "Anchor-based Plain Net"). A 1x1 convolution does it, as every runtime has one
+            on integers. A published IMDN learns the image itself.
+        slope: of the activations below zero, .05 as published; 0 makes them ReLUs, which runtimes fuse on integers.
     """
 
     def __init__(
@@ -81,14 +89,16 @@ class Imdn(nn.Module):
         scale: int = 4,
         attention: Attention = "contrast",
         anchor: bool = False,
+        slope: float = SLOPE,
     ) -> None:
         super().__init__()
-        self.scale, self.anchor = scale, anchor
+        self.scale, self.slope = scale, slope
         self.first = nn.Conv2d(3, channels, 3, padding=1)
-        self.blocks = nn.ModuleList(Block(channels, attention) for _ in range(blocks))
+        self.blocks = nn.ModuleList(Block(channels, attention, slope) for _ in range(blocks))
         self.gather = nn.Conv2d(blocks * channels, channels, 1)
         self.middle = nn.Conv2d(channels, channels, 3, padding=1)
         self.last = nn.Conv2d(channels, 3 * scale**2, 3, padding=1)
+        self.anchor = _repeat(scale**2) if anchor else None
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """The enlarged images, not clamped."""
@@ -97,8 +107,16 @@ class Imdn(nn.Module):
         for block in self.blocks:
             y = block(y)
             found.append(y)
-        y = self.middle(F.leaky_relu(self.gather(torch.cat(found, 1)), SLOPE)) + first
+        y = self.middle(activate(self.gather(torch.cat(found, 1)), self.slope)) + first
         y = self.last(y)
-        if self.anchor:
-            y = y + x_NCHW.repeat_interleave(self.scale**2, 1)
+        if self.anchor is not None:
+            y = y + self.anchor(x_NCHW)
         return F.pixel_shuffle(y, self.scale)
+
+
+def _repeat(times: int) -> nn.Conv2d:
+    """A 1x1 convolution that gives each of three colours so many times in a row."""
+    layer = nn.Conv2d(3, 3 * times, 1, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.eye(3).repeat_interleave(times, 0)[:, :, None, None])
+    return layer

@@ -81,3 +81,20 @@ def test_a_run_without_student_has_a_verdict():
     report.artifacts, report.budget, report.exit_code = [], [], 1
     assert verdict(report) == "The run ended before a student stood."
     assert status(report) == ("bad", "a check failed")
+
+
+def test_ops_that_stay_float_for_one_reason_are_one_line() -> None:
+    lines = [f"NORM at in{i} (no integer kernel)" for i in range(5)]
+    lines += [
+        "MUL at a (no range for tensor a#1), 2 times",
+        "MUL at b (no range for tensor b#7)",
+        "odd one",
+        "ADD at c (why)",
+    ]
+    assert words.grouped(lines) == [
+        "NORM in 5 places (no integer kernel): in0, in1, in2 and 2 more",
+        "MUL in 2 places (no range): a, 2 times, b",
+        "odd one",
+        "ADD at c (why)",
+    ]
+    assert words.grouped(["MUL at a (why), 2 times"]) == ["MUL at a (why), 2 times"] and words.grouped([]) == []

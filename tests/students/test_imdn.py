@@ -108,3 +108,13 @@ def test_slices_pin_the_trunk() -> None:
 @pytest.mark.parametrize("format", FORMATS)
 def test_its_file(format: str, tmp_path: Path) -> None:
     check_file(net(), noise(1, 3, 12, 12), format, tmp_path)
+
+
+def test_without_a_slope_its_activations_are_plain_relus() -> None:
+    torch.manual_seed(0)
+    leaky, plain = Imdn(8, 2, attention="none"), Imdn(8, 2, attention="none", slope=0.0)
+    plain.load_state_dict(leaky.state_dict())
+    x = torch.rand(1, 3, 8, 8)
+    ops = {str(node.target) for node in trace(plain, (x,)).graph.nodes}
+    assert "aten.relu.default" in ops and not any("leaky" in op for op in ops)
+    assert not torch.allclose(leaky(x), plain(x), atol=1e-5)
