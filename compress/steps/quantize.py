@@ -72,7 +72,7 @@ def run(job: Job, index: int, settings: Quantize, folder: Path, student: Student
 
 
 def _floats(plan: room.QuantPlan) -> list[str]:
-    """ "OP at NODE (reason)" for each op that stays float; a node is named after its op, with a number behind."""
+    """One line, "OP at NODE (reason)", for each op that stays float: a node is named after its op, a number behind."""
     return [f"{re.sub(r'_[0-9]+$', '', node)} at {node} ({reason})" for node, reason in plan.float_ops.items()]
 
 
