@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from compress.adversarial import DISCRIMINATORS, Condition, Discriminator, build
-from compress.adversarial.discriminators.r3gan import Block, Halve
+from compress.adversarial.discriminators.projected import Projected
+from compress.adversarial.discriminators.r3gan import R3GAN, Block, Halve
 from compress.adversarial.discriminators.waveform import PERIODS, fold
 from compress.errors import DataError, RecipeError, UnknownName
 
@@ -191,3 +192,9 @@ def test_what_a_discriminator_does_not_take_is_refused() -> None:
         build("hifi", 1, 0, 6)
     with pytest.raises(RecipeError, match="width divisible by 8"):
         build("r3gan", 3, 32, 12)
+
+
+def test_the_names_give_the_papers_networks() -> None:
+    assert DISCRIMINATORS["r3gan"] is R3GAN and DISCRIMINATORS["projected"] is Projected
+    made = build("r3gan", 3, 16, 8)
+    assert isinstance(made, R3GAN) and made(torch.zeros(2, 3, 16, 16))[0].shape[0] == 2
