@@ -11,11 +11,11 @@ from torch.nn import functional as F
 from compress.tasks.draws import generator_of
 from examples.eyes.model import CLASSES, LATENT
 
-STEPS, BATCH, SIDE = 300, 64, 32
+STEPS, BATCH, SIDE = 200, 32, 32
 
 
 def train_classifier(generator: nn.Module, seed: int = 0) -> Callable[[Tensor], Tensor]:
-    """A function of images, RGB in [0, 1] (N, 3, H, W), to logits (N, 8); a minute, the same for the same seed."""
+    """A function of images, RGB in [0, 1] (N, 3, H, W), to logits (N, 8); the same for the same seed."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = nn.Sequential(

@@ -13,7 +13,7 @@ from examples.lpips_weights import alex, vgg
 __all__ = ["Generator", "task", "teacher"]
 
 
-def task(path: str = "", train_size: int = 4_000, test_size: int = 1_000) -> Generation:
+def task(path: str = "", train_size: int = 4_000, test_size: int = 600) -> Generation:
     """Latents with classes, drawn by number; `path` is an unpacked PyPI package omniart-eye-generator."""
     return Generation.from_noise(
         LATENT,

@@ -1,0 +1,76 @@
+"""What the perceptual term is worth: the same student taught for as long with L1 alone, side by side.
+
+    python -m examples.cartoongan.ablation runs/cartoongan
+
+Takes a finished run of recipe.yaml, teaches its pruned student again without the perceptual term for as many seconds
+(more epochs, as each is cheaper), and prints both on the test tiles beside the photograph itself.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import Any
+
+from compress.files import read_json
+from compress.pipeline import load_run, run
+from compress.recipe import Distill, make_recipe
+
+VERBS = ("prune", "distill")
+
+
+def seconds_of(folder: Path) -> float:
+    """How long the distill step of a run took."""
+    return float(read_json(folder / "steps/02-distill/record.json")["seconds"])
+
+
+def l1_recipe(record: dict[str, Any], epochs: int) -> dict[str, Any]:
+    """A run's recipe up to its distill step, with L1 alone."""
+    steps = [step for step in record["steps"] if next(iter(step)) in VERBS]
+    for step in steps:
+        if "distill" in step:
+            step["distill"] |= {"epochs": epochs, "options": {"teacher": {"pixel": 1.0}}}
+    return {**record, "steps": steps}
+
+
+def main(folder: Path) -> None:
+    recipe, recipe_folder = load_run(folder)
+    settings: Distill = next(step.settings for step in recipe.steps if step.verb == "distill")
+    other, wanted = folder.with_name(f"{folder.name}-l1"), seconds_of(folder)
+    epochs = settings.epochs
+    while True:
+        _teach(recipe.to_dict(), recipe_folder, folder, other, epochs)
+        taken = seconds_of(other)
+        print(
+            f"{epochs} epochs of L1 alone took {taken:.0f} s, {settings.epochs} with the perceptual term {wanted:.0f} s"
+        )
+        if taken > 0.9 * wanted:
+            break
+        epochs = round(epochs * wanted / taken)
+    reports = {"L1 and perceptual": read_json(folder / "report.json"), "L1 alone": read_json(other / "report.json")}
+    for name, report in reports.items():
+        print(f"{name}: {float_quality(report):.4f} ({report['quality_name']}, float32)")
+    for row in report["references"]:
+        print(f"{row['name']}: {row['quality']['value']:.4f}")
+
+
+def float_quality(report: dict[str, Any]) -> float:
+    """The float student's quality on the test split."""
+    files = [row for row in report["artifacts"] if row["scheme"] == "float32" and row["quality"]]
+    return float((files[0] if files else report["student"])["quality"]["value"])
+
+
+def _teach(record: dict[str, Any], recipe_folder: Path, folder: Path, other: Path, epochs: int) -> None:
+    """The run's teacher and pruned student, taught anew in another folder."""
+    for name in ("recipe.json", "steps/00-teacher", "steps/01-prune"):
+        source, target = folder / name, other / name
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+    made = make_recipe(l1_recipe(record, epochs), "ablation")
+    run(made, other, recipe_folder=recipe_folder)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="a finished run folder of examples/cartoongan/recipe.yaml")
+    main(parser.parse_args().run)
