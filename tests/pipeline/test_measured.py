@@ -250,7 +250,7 @@ def test_a_report_of_the_version_before_takes_measurements(folder: Path, mine: P
     write_json(folder / "report.json", old)
     assert go(folder).report is not None and report_of(folder) == old, "nothing measured, nothing to write"
     go(folder, mine.name)
-    assert report_of(folder)["schema_version"] == "1.1" and len(rows_of(folder)["w8a8"]) == 1
+    assert report_of(folder)["schema_version"] == "1.2" and len(rows_of(folder)["w8a8"]) == 1
 
 
 @pytest.mark.parametrize(("text", "words"), [

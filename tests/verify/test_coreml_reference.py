@@ -19,7 +19,7 @@ from compress.runtimes import available
 from compress.steps import verify as step
 from compress.steps.export import ARTIFACTS
 from compress.types import Artifact, Number
-from compress.verify import Verification, verify_artifact
+from compress.verify import Verification, threshold_of, verify_artifact
 from tests.export.programs import float_program, reference, samples
 from tests.runtimes.mil_nets import constant, edit, first
 
@@ -94,11 +94,12 @@ def test_the_step_asks_for_its_quality_and_says_what_ran(saved: tuple[Artifact, 
         return Number(0.9, "fraction", "measured")
 
     task = SimpleNamespace(quality=quality, more_qualities=lambda predict: {})
-    job: Any = SimpleNamespace(folder=tmp_path, judged_task=task)
+    job: Any = SimpleNamespace(folder=tmp_path, judged_task=task, recipe=SimpleNamespace(scheme="float32"))
     module = float_program().module()
     module.eval = lambda: module  # type: ignore[method-assign,assignment]  # an exported module has no other mode
     own = {"float32": Number(0.9, "fraction", "measured")}
-    row = step._verify(job, Verify(), artifact, module, float_program(), samples(2), own)
+    limits = threshold_of("float32")
+    row = step._verify(job, Verify(), artifact, module, float_program(), samples(2), own, limits)
     assert row["passed"] and row["quality"]["value"] == 0.9 and asked == [(3, 5)] and row["ran_on"].startswith(RAN_ON)
     rows = [row, {"format": "onnx", "quality": {}}, {"format": "coreml", "quality": None}]
     assert step._ran_words(rows) == "1 ran in their runtime here, 1 in the Core ML reference evaluator"
