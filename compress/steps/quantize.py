@@ -55,9 +55,7 @@ def run(job: Job, index: int, settings: Quantize, folder: Path, student: Student
     after = model_figures(job, folded, settings.scheme)
     after["quality"] = job.quality(quantized, "validation")
     after["params"] = Number(before["params"].value, "parameters", "counted")
-    floats = [
-        f"{line} stays float" for line in grouped(f"{kind} at {node} ({why})" for kind, node, why in _floats(plan))
-    ]
+    floats = [f"{line} stays float" for line in grouped(_floats(plan))]
     return Outcome(
         _summary(settings, plan, schemes),
         before,

@@ -1,7 +1,8 @@
 """The one training loop, and what it runs on."""
 
 from compress.train.devices import make_fabric
-from compress.train.loop import FitResult, Guard, Order, Player, fit, schedule
+from compress.train.loop import fit, schedule
+from compress.train.players import FitResult, Guard, Order, Player
 from compress.train.settings import DeviceSettings, LoopSettings, OptimizerSettings
 
 __all__ = [

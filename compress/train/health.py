@@ -17,8 +17,8 @@ from typing import Any, Literal
 from torch import Tensor
 
 from compress.errors import DataError
-from compress.train.loop import Order
 from compress.train.monitors import checkerboard, colour_shift, coverage, discriminator_wins, shrunk
+from compress.train.players import Order
 
 Features = Callable[[Tensor], Tensor]
 ActionKind = Literal["none", "lower_rate", "rollback", "stop"]

@@ -10,7 +10,7 @@ from compress.tasks.base import Reference
 from tests.models import randomize_norms
 from tests.pipeline.painter import Painter, task, teacher
 
-__all__ = ["narrow", "noisy_teacher", "task", "teacher", "translation", "translator", "wide_teacher"]
+__all__ = ["narrow", "noisy_teacher", "normed_teacher", "task", "teacher", "translation", "translator", "wide_teacher"]
 
 
 def narrow(width: int = 8) -> nn.Module:
@@ -23,6 +23,16 @@ def wide_teacher() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return randomize_norms(Painter(48)).eval()
+
+
+def normed_teacher() -> nn.Module:
+    """Pictures twice as large, with norms that no runtime has on integers."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(3, 16, 3, 1, 1), nn.InstanceNorm2d(16, affine=True), nn.ReLU(),
+            nn.ConvTranspose2d(16, 16, 4, 2, 1), nn.InstanceNorm2d(16, affine=True), nn.ReLU(), nn.Conv2d(16, 3, 1),
+        ).eval()  # fmt: skip
 
 
 class Noisy(Painter):

@@ -202,3 +202,11 @@ def test_what_the_guard_finds_and_does_is_in_the_report(tmp_path: Path, monkeypa
     rates = [row["discriminator.learning_rate"] for row in records(done.folder)["distill"]["outcome"]["history"]]
     assert rates[1] < 0.6 * rates[0]
     assert said in (done.folder / "report.html").read_text()
+
+
+def test_ops_that_stay_float_are_said_once_for_each_reason(tmp_path: Path) -> None:
+    steps = [{"quantize": {"calibration_batches": 1}}]
+    done = go(tmp_path / "run", teacher={"entry": f"{ENTRY}normed_teacher"}, steps=steps, budget={})
+    assert done.report is not None
+    said = [warning for warning in done.report.warnings if "instance_norm" in warning]
+    assert len(said) == 1 and said[0].startswith("instance_norm in 2 places (") and said[0].endswith("stays float")
