@@ -73,15 +73,6 @@ def raw_groups(graph: tp.DependencyGraph, graph_module: fx.GraphModule) -> dict[
     return {paths[id(group[0].dep.target.module)]: group for group in groups if id(group[0].dep.target.module) in paths}
 
 
-def fits(group: tp.Group) -> bool:
-    """Whether a group's channel numbers exist in all its layers with norms.
-
-    Behind a pixel shuffle a layer has fewer channels than torch-pruning believes; such a group cannot be cut.
-    """
-    norms = ((dep.target.module, indices) for dep, indices in group if hasattr(dep.target.module, "num_features"))
-    return all(max(indices, default=-1) < norm.num_features for norm, indices in norms)
-
-
 def is_output_side(graph: tp.DependencyGraph, dependency: tp.Dependency) -> bool:
     """Whether a dependency removes output channels of its layer."""
     return bool(graph.is_out_channel_pruning_fn(dependency.handler))
@@ -187,8 +178,12 @@ def _half_cut_fails(gm: fx.GraphModule, inputs: Sequence[Tensor], groups: Sequen
                 cut(graph, work, group.layer, tuple(range(group.width // 2)))
             cost_of(work, inputs)
     except Exception as error:  # any failure of a trial cut only means: not this group
-        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return _first_line(error)
     return None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 class WidthModel:
@@ -222,8 +217,7 @@ class WidthModel:
                     cut(graph, work, group.layer, (0,))
                     after = cost_of(work, inputs)
             except Exception as error:  # any failure of a trial cut only means: not this group
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                self.groups[index] = replace(group, pinned=f"cutting it breaks the model ({reason})")
+                self.groups[index] = replace(group, pinned=f"cutting it breaks the model ({_first_line(error)})")
                 work = copy.deepcopy(gm)
                 graph = dependency_graph(work, inputs)
                 for done in self._rates:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from compress import prune as room
 from compress.checkpoint import Student
 from compress.entry import load_entry
 from compress.errors import UnknownName
-from compress.graph.groups import AT_OUTPUT, WidthModel, dependency_graph, fits, raw_groups
+from compress.graph.groups import AT_OUTPUT, WidthModel, dependency_graph, raw_groups
 from compress.graph.surgery import apply_edits, cut_and_kept
 from compress.job import Job
 from compress.recipe import Prune
@@ -43,7 +43,7 @@ def run(job: Job, index: int, settings: Prune, folder: Path, student: Student) -
 def make_plan(job: Job, model: fx.GraphModule, settings: Prune) -> room.PrunePlan:
     """The prune plan for a model; reads and changes nothing."""
     widths = WidthModel(model, job.example_inputs)
-    scores = channel_scores(job, model, settings.importance, settings.batches)
+    scores = channel_scores(job, model, settings.importance, settings.batches, [g.layer for g in widths.free])
     if settings.ratio == "auto":
         return room.plan_budget(widths, scores, job.cost_model(), job.limits, settings.max_ratio)
     return room.plan_ratio(widths, scores, job.cost_model(), settings.ratio, settings.max_ratio)
@@ -64,15 +64,20 @@ def make_cut(job: Job, model: fx.GraphModule, edits: Sequence[Edit], refit: bool
     return cut
 
 
-def channel_scores(job: Job, model: fx.GraphModule, name: str, batches: int) -> dict[str, Tensor]:
-    """The importance of every channel of every group of the model."""
+def channel_scores(
+    job: Job, model: fx.GraphModule, name: str, batches: int, layers: Iterable[str]
+) -> dict[str, Tensor]:
+    """The importance of every channel of the groups with these roots, of which none may be pinned.
+
+    In a pinned group torch-pruning's channel numbers need not exist: behind a pixel shuffle, say, there are fewer.
+    """
     importance = room.IMPORTANCES.get(name)
     if importance is None:
         if ":" not in name:
             raise UnknownName("importance", name, room.IMPORTANCES)
         importance = load_entry(name, job.recipe_folder)
     found = raw_groups(dependency_graph(model, job.example_inputs), model)
-    groups = {root: group for root, group in found.items() if fits(group)}
+    groups = {layer: found[layer] for layer in layers}
 
     def backward() -> None:
         model.eval()

@@ -68,7 +68,7 @@ def run_trials(job: Job, index: int, settings: Search, folder: Path, student: St
     widths = WidthModel(model, inputs)
     cost = job.cost_model()
     space = space_of(job, settings, model, widths)
-    scores = channel_scores(job, model, settings.importance, SCORE_BATCHES)
+    scores = channel_scores(job, model, settings.importance, SCORE_BATCHES, [g.layer for g in widths.free])
     prunes = [prune for prune in later(job, index, "prune") if prune.ratio == "auto"]
     if settings.complete and not prunes:
         raise RecipeError("search.complete: there is no later prune step with ratio: auto to complete candidates as")

@@ -21,7 +21,7 @@ from compress.graph.resolution import legal_sizes
 from compress.job import Job
 from compress.profile.budget import Limits, useful_widths
 from compress.recipe import Distill, Search
-from compress.steps.distill import build, method_of
+from compress.steps.distill import build, is_generator_method, method_of
 from compress.steps.prune import channel_scores
 from compress.tasks import Imitation
 
@@ -66,8 +66,8 @@ def limits_of(job: Job, settings: Search) -> Limits:
 
 def sorted_base(job: Job, settings: Search, model: fx.GraphModule, layers: Iterable[str]) -> fx.GraphModule:
     """A copy of the model that computes the same, its groups' channels from most important to least."""
-    scores = channel_scores(job, model, settings.importance, SCORE_BATCHES)
-    return room.sort_channels(model, job.example_inputs, {layer: scores[layer] for layer in layers})
+    scores = channel_scores(job, model, settings.importance, SCORE_BATCHES, layers)
+    return room.sort_channels(model, job.example_inputs, scores)
 
 
 def check_alone(job: Job, settings: Search) -> None:
@@ -91,7 +91,7 @@ def recovery_settings(job: Job, index: int) -> Distill:
     """What candidates recover by: the recipe's own method for generators, plain logits for everything else."""
     settings = lesson_settings(job, index)
     kind = method_of(settings, job.recipe_folder)
-    return settings if isinstance(kind, type) and issubclass(kind, GeneratorMethod) else Distill()
+    return settings if is_generator_method(kind) else Distill()
 
 
 class Lesson:

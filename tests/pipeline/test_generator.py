@@ -210,3 +210,11 @@ def test_ops_that_stay_float_are_said_once_for_each_reason(tmp_path: Path) -> No
     assert done.report is not None
     said = [warning for warning in done.report.warnings if "instance_norm" in warning]
     assert len(said) == 1 and said[0].startswith("instance_norm in 2 places (") and said[0].endswith("stays float")
+
+
+def test_what_stands_before_a_pixel_shuffle_is_pinned_and_the_rest_is_pruned(tmp_path: Path) -> None:
+    steps = [{"rewrite": {"upsample": "pixel_shuffle"}}, {"prune": {"ratio": 0.5, "importance": "taylor"}}]
+    done = go(tmp_path / "run", steps=steps, budget={})
+    found = records(done.folder)["prune"]["outcome"]
+    macs = [records(done.folder)[verb]["outcome"]["after"]["macs"]["value"] for verb in ("rewrite", "prune")]
+    assert macs[1] < macs[0] and any("up was left alone" in warning for warning in found["warnings"])

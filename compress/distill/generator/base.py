@@ -97,6 +97,7 @@ class GeneratorMethod:
         self.extra: nn.Module | None = nn.ModuleDict(parts) if parts else None
         self.adversary = self.make_adversary(teacher, example_inputs) if options.gan else None
         self._fake: Tensor | None = None
+        self._real: Tensor | None = None
         self._stats: dict[str, float] = {}
 
     @classmethod
@@ -207,10 +208,13 @@ class GeneratorMethod:
 
     def adversarial_terms(self, output: Tensor, wanted: Tensor, batch: Any) -> dict[str, Tensor]:
         """The student's adversarial loss; the discriminator's turn sees the same outputs."""
-        self._fake = output.detach()
-        if self.adversary is None or self.progress < self.options.gan_start:
+        if self.adversary is None:
             return {}
-        seen = self.as_seen(output), self.as_seen(self.real(wanted, batch))
+        real = self.real(wanted, batch)
+        self._fake, self._real = output.detach(), real.detach()
+        if self.progress < self.options.gan_start:
+            return {}
+        seen = self.as_seen(output), self.as_seen(real)
         return {"gan": self.options.gan * self.adversary.generator_loss(*seen, self.label(batch))}
 
     def as_seen(self, output: Tensor) -> Tensor:
@@ -236,13 +240,12 @@ class GeneratorMethod:
         return batch.target  # type: ignore[no-any-return]
 
     def discriminator_loss(self, modules: Mapping[str, nn.Module], batch: Any) -> dict[str, Tensor]:
-        """The discriminator's loss on the outputs of the student's last turn."""
-        assert self._fake is not None
+        """The discriminator's loss on what the student's last turn noted; the teacher is not asked again."""
+        assert self._fake is not None and self._real is not None
         adversary: Any = modules["discriminator"]
-        if self.progress < self.options.gan_start:  # its turn has not come: a loss without a gradient
-            return {"waiting": sum(p.sum() * 0 for p in adversary.parameters() if p.requires_grad)}  # type: ignore[dict-item]
-        real = self.real(self.reference(batch), batch)
-        turn = adversary.discriminator_loss(self.as_seen(self._fake), self.as_seen(real), self.label(batch))
+        if self.progress < self.options.gan_start:
+            return {"waiting": nothing(adversary)}
+        turn = adversary.discriminator_loss(self.as_seen(self._fake), self.as_seen(self._real), self.label(batch))
         self._stats = turn.stats
         return turn.terms  # type: ignore[no-any-return]
 
@@ -256,6 +259,11 @@ class GeneratorMethod:
 
     def finish(self, student: nn.Module) -> None:
         """Called once after the training: what a method put into the student to train it goes, in place."""
+
+
+def nothing(module: nn.Module) -> Tensor:
+    """A loss of 0 whose gradient is 0 everywhere: the turn of a player that has nothing to learn from."""
+    return torch.stack([p.sum() * 0 for p in module.parameters() if p.requires_grad]).sum()
 
 
 def same_crop(first_NCHW: Tensor, second_NCHW: Tensor, side: int) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from compress.distill.generator.base import GeneratorMethod, Options, Terms
+from compress.distill.generator.base import GeneratorMethod, Options, Terms, nothing
 from compress.errors import RecipeError
 from compress.tasks import Task
 from compress.train import OptimizerSettings, Player
@@ -140,11 +140,6 @@ def taken(batch: Any, rows: Any) -> Any:
         return batch
     ids = None if batch.sample_ids is None else batch.sample_ids[rows]
     return replace(batch, inputs=tuple(x[rows] for x in batch.inputs), target=batch.target[rows], sample_ids=ids)
-
-
-def nothing(module: nn.Module) -> Tensor:
-    """A loss of 0 whose gradient is 0 everywhere: the turn of a player that has nothing to learn from."""
-    return torch.stack([p.sum() * 0 for p in module.parameters() if p.requires_grad]).sum()
 
 
 def _weights(terms: Terms) -> tuple[float, float, float]:

@@ -221,3 +221,15 @@ def test_a_teacher_that_no_term_asks_for_is_not_run() -> None:
     made.remembered = asked.append  # type: ignore[assignment]
     assert set(made.loss(learner_of(made, student), batch_of(made.task))) == {"target pixel"} and not asked
     assert method(student, teacher, paired()).reference(batch_of(paired())).shape == (8, 1, 8, 8)
+
+
+def test_the_teacher_is_asked_once_a_step_however_many_play(tmp_path: Path) -> None:
+    teacher, student = pair()
+    splits = [pictures(32), pictures(8, 1), pictures(8, 2)]
+    task = ImageToImage(*splits, batch_size=8, augment=lambda x, generator: x.flip(3))  # drawn anew: nothing is kept
+    made = method(student, teacher, task, gan=0.1, adversary=LIGHT)
+    asked: list[int] = []
+    handle = teacher.register_forward_hook(lambda *_: asked.append(1))
+    taught(made, student, tmp_path, epochs=1)
+    handle.remove()
+    assert len(asked) == 4  # 32 pictures in batches of 8
