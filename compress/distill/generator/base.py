@@ -112,7 +112,10 @@ class GeneratorMethod:
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"])
-            known = ", ".join(asdict(cls.Options()))
+            holder: Any = cls.Options()
+            for part in first["loc"][:-1] if first["type"] == "unexpected_keyword_argument" else ():
+                holder = getattr(holder, str(part))
+            known = ", ".join(each.name for each in fields(holder))
             reason = f"unknown key; known: {known}" if first["type"] == "unexpected_keyword_argument" else first["msg"]
             raise RecipeError(f"distill.options.{place}: {reason}") from error
 

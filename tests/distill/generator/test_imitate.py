@@ -196,7 +196,10 @@ def test_a_gram_matrix_forgets_places() -> None:
     ("options", "said"),
     [
         ({"gam": 1.0}, r"distill\.options\.gam: unknown key; known: .*gan"),
-        ({"teacher": {"pixels": 1.0}}, r"distill\.options\.teacher\.pixels: unknown key"),
+        (
+            {"teacher": {"pixels": 1.0}},
+            r"distill\.options\.teacher\.pixels: unknown key; known: pixel, norm, perceptual",
+        ),
         ({"gan": "much"}, r"distill\.options\.gan: "),
         ({"real": "photographs"}, r"distill\.options\.real: "),
         ({"adversary": {"discriminator": "patchgan"}}, "patch"),
