@@ -22,8 +22,8 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("methods", ("search", "rewrite", "prune", "distill", "quantize", "verify")),
     ("measure", ("profile",)),
     ("write", ("export",)),
-    ("tasks", ("tasks",)),  # tasks may use metrics; else the tools never meet
-    ("tools", ("graph", "train", "adversarial", "students", "metrics", "runtimes", "targets")),
+    ("tasks", ("tasks",)),  # tasks may use metrics and diffusion; else the tools never meet
+    ("tools", ("graph", "train", "adversarial", "students", "diffusion", "metrics", "runtimes", "targets")),
     ("ground", ("files", "resources", "types", "version")),
     ("bedrock", ("errors",)),
 )
@@ -55,7 +55,7 @@ def fault(found: Import) -> str | None:
     if room == other and room != "__init__":
         return None
     if room == "tasks" and other in TOOLS:
-        return f"{found.module}:{found.line}: tasks may use metrics, not its sibling {other}"
+        return f"{found.module}:{found.line}: tasks may use metrics and diffusion, not its sibling {other}"
     if HEIGHTS[other] < HEIGHTS[room]:
         return None
     direction = "sideways" if HEIGHTS[other] == HEIGHTS[room] else "up"
