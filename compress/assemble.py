@@ -321,6 +321,7 @@ def _environment(job: Job, started: str) -> Environment:
         cores=os.cpu_count(),
         versions=environment_versions(),
         threads=job.threads,
+        training_precision=job.devices.precision,
         seed=job.recipe.seed,
         started=started,
         finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),

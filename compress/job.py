@@ -26,7 +26,7 @@ from compress.profile.latency import load_latency_model
 from compress.recipe import FORMATS, Recipe
 from compress.targets import Target, load_target
 from compress.tasks import Batch, Task
-from compress.train import DeviceSettings, make_fabric
+from compress.train import DeviceSettings, make_fabric, usable_precision
 from compress.types import LatencyModel, ModelCost, Number, Scheme
 from compress.version import __version__
 
@@ -190,7 +190,8 @@ class Job:
     def devices(self) -> DeviceSettings:
         """What trainings run on."""
         train = self.recipe.train
-        return DeviceSettings(train.devices, train.strategy, train.precision, train.accelerator, train.threads)
+        precision = usable_precision(train.precision, train.accelerator)
+        return DeviceSettings(train.devices, train.strategy, precision, train.accelerator, train.threads)
 
     @cached_property
     def fabric(self) -> Any:
@@ -251,7 +252,7 @@ class Job:
         """The hash of everything that all steps depend on: code version, model, task and data settings."""
         recipe = self.recipe
         parts: dict[str, Any] = {"version": __version__, "torch": torch.__version__, "seed": recipe.seed}
-        parts |= {"precision": recipe.train.precision, "devices": recipe.train.devices, "threads": self.threads}
+        parts |= {"precision": self.devices.precision, "devices": recipe.train.devices, "threads": self.threads}
         parts["data"] = recipe.data
         parts["arguments"] = [recipe.teacher.arguments, recipe.student.arguments if recipe.student else None]
         if self.make_model is not None:

@@ -102,7 +102,9 @@ class Lpips(nn.Module):
         """The activations that the heads read, each of length 1 over its channels; differentiable."""
         # At a position without any activation vector_norm has the gradient 0; the root of a sum of squares has NaN,
         # which the ReLU hides from the image but not from autograd's anomaly detection.
-        return [x / (torch.linalg.vector_norm(x, dim=1, keepdim=True) + _TINY) for x in self.activations(image_NCHW)]
+        # Compared in float32 even where the backbone runs in bfloat16: the differences are what is left of 8 bits.
+        found = [x.float() for x in self.activations(image_NCHW)]
+        return [x / (torch.linalg.vector_norm(x, dim=1, keepdim=True) + _TINY) for x in found]
 
     def distance(self, output_NCHW: Tensor, reference_NCHW: Tensor) -> Tensor:
         """The distance of each pair of RGB images in [-1, 1]: (N,), differentiable in both.

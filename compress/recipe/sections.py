@@ -77,7 +77,9 @@ class Train(Section):
 
     devices: int = Field(1, ge=1)
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
-    precision: Literal["32", "bf16"] = "32"
+    precision: Literal["32", "bf16", "auto"] = Field(
+        "32", description="auto: bf16 where this machine computes it itself (AMX, AVX-512 BF16, a GPU), else 32"
+    )
     accelerator: Literal["cpu", "cuda", "mps", "auto"] = "cpu"
     threads: int = Field(0, ge=0, description="CPU threads per process; 0 leaves torch's choice")
 

@@ -190,6 +190,7 @@ class Environment(Part):
     cores: int | None = None
     versions: dict[str, str] = Field(default_factory=dict)
     threads: int | None = None
+    training_precision: str = Field("", description="32, or bf16 where trainings multiplied in bfloat16")
     seed: int | None = None
     started: str = ""
     finished: str = ""

@@ -79,6 +79,7 @@ class Generation(ImageToImage):
         train_size: int = 10_000,
         test_size: int = 1_000,
         seed: int = 0,
+        fresh: bool = False,
         **settings: Any,
     ) -> Self:
         """A task without any data: standard normal latents, each a function of the seed and its number alone.
@@ -90,6 +91,8 @@ class Generation(ImageToImage):
             train_size: latents in the training split.
             test_size: latents in the test split, and as many in the validation split.
             seed: of all latents.
+            fresh: whether every epoch draws training latents of its own. Otherwise all epochs show the same
+                `train_size`, and the teacher's pictures of them are kept.
             settings: those of `Generation`.
         """
         shape = (latent_dim,) if isinstance(latent_dim, int) else tuple(latent_dim)
@@ -99,7 +102,10 @@ class Generation(ImageToImage):
             inputs.append(latents if classes is None else (latents, AskedClasses(classes, count, one_hot)))
         if classes is not None:
             settings.setdefault("class_of", lambda given: given[1].argmax(1) if one_hot else given[1])
-        return cls(*inputs, **settings)
+        task = cls(*inputs, **settings)
+        if fresh:
+            task.augment = lambda latents, generator: torch.randn(latents.shape, generator=generator)
+        return task
 
     def with_teacher(self, teacher: Predict) -> Generation:
         """The same task, judging by this teacher's pictures."""

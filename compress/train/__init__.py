@@ -1,6 +1,6 @@
 """The one training loop, and what it runs on."""
 
-from compress.train.devices import make_fabric
+from compress.train.devices import make_fabric, usable_precision
 from compress.train.loop import fit, schedule
 from compress.train.players import FitResult, Guard, Order, Player
 from compress.train.settings import DeviceSettings, LoopSettings, OptimizerSettings
@@ -16,4 +16,5 @@ __all__ = [
     "fit",
     "make_fabric",
     "schedule",
+    "usable_precision",
 ]

@@ -13,14 +13,15 @@ from examples.lpips_weights import alex, vgg
 __all__ = ["Generator", "task", "teacher"]
 
 
-def task(path: str = "", train_size: int = 4_000, test_size: int = 600) -> Generation:
-    """Latents with classes, drawn by number; `path` is an unpacked PyPI package omniart-eye-generator."""
+def task(path: str = "", train_size: int = 8_000, test_size: int = 600) -> Generation:
+    """Latents with classes, new ones in every epoch; `path` is an unpacked PyPI package omniart-eye-generator."""
     return Generation.from_noise(
         LATENT,
         classes=len(CLASSES),
         train_size=train_size,
         test_size=test_size,
         batch_size=16,
+        fresh=True,
         quality="lpips",
         perceptual=alex(),
         features=lpips_features(alex()),

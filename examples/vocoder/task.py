@@ -14,7 +14,7 @@ WORDS, FRAMES = 8, 64
 teacher = hifigan.teacher
 
 
-def task(path: str = "", sentences: int = 120) -> Vocoder:
+def task(path: str = "", sentences: int = 400) -> Vocoder:
     """Windows of 64 frames (0.74 s) of the voice's own latents.
 
     The test sentences are written ones; the training's are put together of the words of others.

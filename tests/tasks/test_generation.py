@@ -59,6 +59,17 @@ def test_latents_are_a_function_of_seed_and_number_alone() -> None:
     assert Generation.from_noise((4, 2, 2), test_size=2).example_inputs()[0].shape == (1, 4, 2, 2)
 
 
+def test_fresh_latents_are_others_in_every_epoch_and_the_same_after_a_resume() -> None:
+    kept, fresh = (Generation.from_noise(5, train_size=40, test_size=8, seed=3, fresh=f) for f in (False, True))
+    draws = [torch.Generator().manual_seed(number) for number in (0, 1, 0)]
+    first, later, again = (fresh.train_batch(torch.arange(40), draw) for draw in draws)
+    assert not bool((first.inputs[0] == later.inputs[0]).any()) and torch.equal(first.inputs[0], again.inputs[0])
+    assert first.sample_ids is None  # what is seen once is not kept
+    assert abs(float(first.inputs[0].std()) - 1) < 0.2
+    old, new = (next(iter(task.batches("test"))).inputs[0] for task in (kept, fresh))
+    assert torch.equal(old, new)
+
+
 @pytest.mark.parametrize("one_hot", [True, False])
 def test_classes_are_asked_for_equally_often(one_hot: bool) -> None:
     task = Generation.from_noise(3, classes=3, one_hot=one_hot, train_size=30, test_size=30)

@@ -27,13 +27,15 @@ class Remembered:
         ids = getattr(batch, "sample_ids", None)
         if ids is None:
             output: Tensor = self.teacher(*batch.inputs)
-            return output
+            return output.float()
         rows = [self._one(int(number), [x[i : i + 1] for x in batch.inputs]) for i, number in enumerate(ids)]
         return torch.cat(rows).to(batch.inputs[0].device)
 
     def _one(self, number: int, inputs: list[Tensor]) -> Tensor:
         if number not in self.kept:
-            output = self.teacher(*inputs).half()
+            # Once for all epochs, so it may as well be exact.
+            with torch.autocast(inputs[0].device.type, enabled=False):
+                output = self.teacher(*inputs).half()
             size = output.numel() * output.element_size()
             if size > self.left_bytes:
                 return output.float()
