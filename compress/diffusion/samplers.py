@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -25,14 +26,14 @@ Sampler = Callable[[Denoise, Tensor, Sequence[float], Fresh], Tensor]
 
 def euler(denoise: Denoise, x: Tensor, levels: Sequence[float], fresh: Fresh) -> Tensor:
     """Euler steps along the probability flow; the same as deterministic DDIM (Song et al., 2021)."""
-    for now, then in zip(levels[:-1], levels[1:], strict=True):
+    for now, then in pairwise(levels):
         x = x + (then - now) * (x - denoise(x, now)) / now
     return x
 
 
 def heun(denoise: Denoise, x: Tensor, levels: Sequence[float], fresh: Fresh) -> Tensor:
     """Heun's second-order steps, the last one Euler's (Karras et al., 2022, algorithm 1): 2 n - 1 evaluations."""
-    for now, then in zip(levels[:-1], levels[1:], strict=True):
+    for now, then in pairwise(levels):
         slope = (x - denoise(x, now)) / now
         ahead = x + (then - now) * slope
         if then > 0:
@@ -47,7 +48,7 @@ def dpmpp(order: int) -> Sampler:
     def sample(denoise: Denoise, x: Tensor, levels: Sequence[float], fresh: Fresh) -> Tensor:
         known: list[Tensor] = []
         clocks = [-math.log(level) for level in levels[:-1]]  # half the log-SNR
-        for number, (now, then) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+        for number, (now, then) in enumerate(pairwise(levels)):
             known.append(denoise(x, now))
             if then == 0:
                 return known[-1]  # the last step's limit, of first order
@@ -79,7 +80,7 @@ def _dpmpp_step(
 
 def renoise(denoise: Denoise, x: Tensor, levels: Sequence[float], fresh: Fresh) -> Tensor:
     """Denoise, add fresh noise up to the next level, denoise again: how few-step students are sampled."""
-    for number, (now, then) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+    for number, (now, then) in enumerate(pairwise(levels)):
         x = denoise(x, now)
         if then > 0:
             x = x + then * fresh(number)
@@ -95,7 +96,7 @@ def table_of(
         InputError: the levels do not fall to 0.
     """
     steps = [float(level) for level in levels]
-    if len(steps) < 2 or steps[-1] != 0 or any(b >= a for a, b in zip(steps[:-1], steps[1:], strict=True)):
+    if len(steps) < 2 or steps[-1] != 0 or any(b >= a for a, b in pairwise(steps)):
         raise InputError(f"the noise levels of a sampler fall and end at 0, not {steps}")
     probe = _Probe(2 * len(steps), preconditioning)
     end = sampler(probe.denoise, steps[0] * probe.unit(0), steps, probe.noise)

@@ -106,10 +106,7 @@ class SamplerTable:
             InputError: this is no sampler table.
         """
         try:
-            rows = tuple(
-                Row(**{k: tuple(map(float, v)) if isinstance(v, Sequence) else float(v) for k, v in row.items()})
-                for row in data["rows"]
-            )
+            rows = tuple(_row(row) for row in data["rows"])
             table = cls(str(data["name"]), rows)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"no sampler table: {error}") from error
@@ -122,6 +119,12 @@ class SamplerTable:
             ):
                 raise InputError(f"no sampler table: row {number} of {len(table.rows)} does not fit")
         return table
+
+
+def _row(data: Mapping[str, Any]) -> Row:
+    outputs, noises = (tuple(map(float, data.get(key, ()))) for key in ("outputs", "noises"))
+    time, scale, until = (None if data.get(key) is None else float(data[key]) for key in ("time", "scale", "until"))
+    return Row(float(data["start"]), outputs, noises, time, scale, until)
 
 
 def _times(row: Row) -> list[float]:
