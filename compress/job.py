@@ -238,6 +238,11 @@ class Job:
         for indices in islice(order.split(min(self.task.batch_size, size)), count):
             yield self.task.train_batch(indices, generator)
 
+    def calibration_batches(self, count: int, model: nn.Module) -> list[Batch]:
+        """What a model sees when it is used: the task's own choice, or training batches."""
+        own = self.judged_task.calibration(self.predictor(model), count)
+        return list(self.train_batches(count)) if own is None else own
+
     def step_folder(self, index: int) -> Path:
         """The folder of a step (0 is the teacher)."""
         return self.folder / "steps" / f"{index:02d}-{self.verbs[index]}"

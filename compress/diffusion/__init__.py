@@ -2,7 +2,7 @@
 
 from compress.diffusion.denoiser import Denoiser, guided
 from compress.diffusion.preconditioning import Preconditioning, karras, per_sample, preconditioning_of
-from compress.diffusion.samplers import dpmpp, euler, heun, renoise, table_of, table_of_scheduler
+from compress.diffusion.samplers import dpmpp, euler, euler_free_start, heun, renoise, table_of, table_of_scheduler
 from compress.diffusion.schedules import Cosine, Discrete, Edm, Flow, Schedule, Trig, karras_levels
 from compress.diffusion.tables import Row, SamplerTable
 
@@ -19,6 +19,7 @@ __all__ = [
     "Trig",
     "dpmpp",
     "euler",
+    "euler_free_start",
     "guided",
     "heun",
     "karras",

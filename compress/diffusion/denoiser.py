@@ -50,11 +50,11 @@ def guided(denoiser: Network, weight: float, nothing: Callable[[Tensor], Tensor]
         nothing: a batch of conditions to those that ask for nothing.
     """
 
-    def denoise(x: Tensor, level: Tensor, condition: Tensor) -> Tensor:
-        asked = denoiser(x, level, condition)
+    def denoise(x: Tensor, level: Tensor, *condition: Tensor) -> Tensor:
+        asked = denoiser(x, level, *condition)
         if weight == 1:
             return asked
-        free = denoiser(x, level, nothing(condition))
+        free = denoiser(x, level, *map(nothing, condition))
         return free + weight * (asked - free)
 
     return denoise

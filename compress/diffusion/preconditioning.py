@@ -58,6 +58,17 @@ def karras(data_std: float = 0.5) -> Preconditioning:
     return Preconditioning(f"karras {data_std:g}", factors)
 
 
+def consistency(data_std: float = 0.5, lowest: float = 0.002) -> Preconditioning:
+    """Karras et al.'s, moved so that at the lowest level the clean sample is x itself (Song et al., 2023)."""
+
+    def factors(level: Tensor) -> Factors:
+        total, above = torch.sqrt(level**2 + data_std**2), level - lowest
+        skip = data_std**2 / (above**2 + data_std**2)
+        return Factors(1 / total, torch.log(level) / 4, skip, data_std * above / total)
+
+    return Preconditioning(f"consistency {data_std:g}", factors)
+
+
 def epsilon(schedule: Schedule) -> Preconditioning:
     """A network that predicts the noise e."""
 
@@ -120,16 +131,21 @@ def preconditioning_of(prediction: str, schedule: Schedule | None = None, data_s
     """The preconditioning of a prediction type as pipelines name it.
 
     Args:
-        prediction: epsilon, sample, v_prediction, flow_prediction, trig or karras.
+        prediction: epsilon, sample, v_prediction, flow_prediction, trig, consistency or karras.
         schedule: that of the first three.
-        data_std: that of the last two.
+        data_std: that of the last three.
 
     Raises:
         RecipeError: there is no such prediction.
     """
     if prediction in _ON_SCHEDULES:
         return _ON_SCHEDULES[prediction](schedule or Edm())
-    others = {"flow_prediction": flow, "trig": lambda: trig(data_std), "karras": lambda: karras(data_std)}
+    others: Mapping[str, Callable[[], Preconditioning]] = {
+        "flow_prediction": flow,
+        "trig": lambda: trig(data_std),
+        "consistency": lambda: consistency(data_std),
+        "karras": lambda: karras(data_std),
+    }
     if prediction not in others:
         known = ", ".join([*_ON_SCHEDULES, *others])
         raise RecipeError(f"a network that predicts '{prediction}' is not known; known: {known}")

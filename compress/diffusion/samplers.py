@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from compress.diffusion.preconditioning import Preconditioning
+from compress.diffusion.schedules import Flow, Schedule
 from compress.diffusion.tables import Row, SamplerTable
 from compress.errors import InputError
 
@@ -31,6 +32,16 @@ def euler(denoise: Denoise, x: Tensor, levels: Sequence[float], fresh: Fresh) ->
     return x
 
 
+def free_step(x: Tensor, now: float, then: float) -> Tensor:
+    """The first step of a path, without a network: far out all of x is noise (Dockhorn et al., 2022)."""
+    return x + (then - now) * x / math.sqrt(1 + now**2)
+
+
+def euler_free_start(denoise: Denoise, x: Tensor, levels: Sequence[float], fresh: Fresh) -> Tensor:
+    """Euler steps of which the first asks no network."""
+    return euler(denoise, free_step(x, levels[0], levels[1]), levels[1:], fresh)
+
+
 def heun(denoise: Denoise, x: Tensor, levels: Sequence[float], fresh: Fresh) -> Tensor:
     """Heun's second-order steps, the last one Euler's (Karras et al., 2022, algorithm 1): 2 n - 1 evaluations."""
     for now, then in pairwise(levels):
@@ -43,16 +54,18 @@ def heun(denoise: Denoise, x: Tensor, levels: Sequence[float], fresh: Fresh) -> 
 
 
 def dpmpp(order: int) -> Sampler:
-    """DPM-Solver++ in its multistep form (Lu et al., 2022); `order` 1 (DDIM), 2 or 3, lower at both ends."""
+    """DPM-Solver++ in its multistep form (Lu et al., 2022); `order` 1 (DDIM), 2 or 3, lower at first and before 0."""
 
     def sample(denoise: Denoise, x: Tensor, levels: Sequence[float], fresh: Fresh) -> Tensor:
         known: list[Tensor] = []
-        clocks = [-math.log(level) for level in levels[:-1]]  # half the log-SNR
+        clocks = [-math.log(level) for level in levels if level > 0]  # half the log-SNR
+        ends = levels[-1] == 0
         for number, (now, then) in enumerate(pairwise(levels)):
             known.append(denoise(x, now))
             if then == 0:
                 return known[-1]  # the last step's limit, of first order
-            at_most = min(order, number + 1, len(levels) - 1 - number)
+            left = len(levels) - 1 - number if ends else order  # before the last step's limit, lower orders
+            at_most = min(order, number + 1, left)
             x = _dpmpp_step(x, known, clocks, number, at_most, then / now)
         return x
 
@@ -120,22 +133,23 @@ class _Probe:
 
     def denoise(self, x: Tensor, level: float) -> Tensor:
         factors = self.preconditioning(torch.tensor(level, dtype=torch.float64))
-        self.rows.append(self.row(x, float(factors.time), float(factors.scale)))
+        self.rows.append(self.row(x, float(factors.time), float(factors.scale), level))
         return factors.skip * x + factors.out * self.unit(len(self.rows))
 
-    def row(self, x: Tensor, time: float | None = None, scale: float | None = None) -> Row:
+    def row(self, x: Tensor, time: float | None = None, scale: float | None = None, level: float | None = None) -> Row:
         outputs = tuple(float(v) for v in x[1 : 1 + len(self.rows)])
         noises = tuple(float(v) for v in x[1 + self.most : 1 + self.most + self.drawn])
-        return Row(float(x[0]), outputs, noises, time, scale)
+        return Row(float(x[0]), outputs, noises, time, scale, level)
 
 
-def table_of_scheduler(scheduler: Any, steps: int) -> SamplerTable:
+def table_of_scheduler(scheduler: Any, steps: int, schedule: Schedule) -> SamplerTable:
     """The constants of a diffusers scheduler with `steps` steps, read off it in float64.
 
     The scheduler itself turns raw outputs into samples, by the prediction type that it is set to.
 
     Args:
         scheduler: a deterministic one; its `set_timesteps` is called.
+        schedule: what the scheduler's times mean; flow schedulers count them in thousandths.
 
     Raises:
         InputError: the scheduler draws noise on the way, or is not linear in what it is given.
@@ -148,7 +162,9 @@ def table_of_scheduler(scheduler: Any, steps: int) -> SamplerTable:
         # Schedulers want a batch of pictures; a vector of factors stands for one.
         scaled = _scaled(scheduler, x[None], time)[0]
         scale = float(scaled @ x / (x @ x))
-        rows.append(Row(float(x[0]), tuple(float(v) for v in x[1 : number + 1]), (), float(time), scale))
+        clock = time.double() / 1000 if isinstance(schedule, Flow) else time.double()
+        level = float(schedule.level(clock))
+        rows.append(Row(float(x[0]), tuple(float(v) for v in x[1 : number + 1]), (), float(time), scale, level))
         x = scheduler.step(unit[number + 1][None], time, x[None], return_dict=False)[0][0].double()
     rows.append(Row(float(x[0]), tuple(float(v) for v in x[1:])))
     table = SamplerTable(f"{type(scheduler).__name__}, {steps} steps", tuple(rows))

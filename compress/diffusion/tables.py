@@ -23,9 +23,10 @@ from compress.errors import InputError
 
 @dataclass(frozen=True)
 class Row:
-    """One sample on the way; `time` and `scale` are None in the last row, which is the picture.
+    """One sample on the way; `time`, `scale` and `level` are None in the last row, which is the picture.
 
-    `until` is the time that a flow map is asked to go to, for networks that take one.
+    `level` is the sample's noise level; runners do not need it. `until` is the time that a flow map is asked to go
+    to, for networks that take one.
     """
 
     start: float
@@ -33,6 +34,7 @@ class Row:
     noises: tuple[float, ...] = ()
     time: float | None = None
     scale: float | None = None
+    level: float | None = None
     until: float | None = None
 
 
@@ -47,6 +49,11 @@ class SamplerTable:
     def evaluations(self) -> int:
         """How often the network is asked."""
         return len(self.rows) - 1
+
+    @property
+    def levels(self) -> list[float]:
+        """The noise levels at which the network is asked."""
+        return [row.level for row in self.rows if row.level is not None]
 
     @property
     def fresh_noises(self) -> int:
@@ -123,8 +130,8 @@ class SamplerTable:
 
 def _row(data: Mapping[str, Any]) -> Row:
     outputs, noises = (tuple(map(float, data.get(key, ()))) for key in ("outputs", "noises"))
-    time, scale, until = (None if data.get(key) is None else float(data[key]) for key in ("time", "scale", "until"))
-    return Row(float(data["start"]), outputs, noises, time, scale, until)
+    others = (None if data.get(key) is None else float(data[key]) for key in ("time", "scale", "level", "until"))
+    return Row(float(data["start"]), outputs, noises, *others)
 
 
 def _times(row: Row) -> list[float]:

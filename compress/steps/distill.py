@@ -10,7 +10,7 @@ import torch
 
 from compress import distill as room
 from compress.checkpoint import Student
-from compress.distill.generator import GeneratorMethod
+from compress.distill.playing import Playing
 from compress.entry import load_entry
 from compress.errors import RecipeError, UnknownName
 from compress.job import Job
@@ -34,7 +34,7 @@ def run(job: Job, index: int, settings: Distill, folder: Path, student: Student)
     def draw(indices: torch.Tensor, generator: torch.Generator) -> Any:
         return method.view(task.train_batch(indices, generator), generator)
 
-    is_generator = isinstance(method, GeneratorMethod)
+    plays = isinstance(method, Playing)
     result = train(
         job,
         index,
@@ -44,13 +44,13 @@ def run(job: Job, index: int, settings: Distill, folder: Path, student: Student)
         draw,
         settings,
         judge=model,
-        on_epoch=(lambda epoch: method.on_epoch(epoch, settings.epochs)) if is_generator else None,
+        on_epoch=(lambda epoch: method.on_epoch(epoch, settings.epochs)) if plays else None,
         norm_batches=settings.norm_batches,
-        players=(lambda optimizer: method.players(learner, optimizer)) if is_generator else None,
-        guard=_guard(job, method, model) if is_generator else None,
+        players=(lambda optimizer: method.players(learner, optimizer)) if plays else None,
+        guard=_guard(job, method, model) if plays else None,
         teachers=networks_of(method),
     )
-    if is_generator:
+    if plays:
         method.finish(model)
     train_only = sum(p.numel() for p in method.extra.parameters()) if method.extra is not None else 0
     after = model_figures(job, model, "float32")
@@ -65,9 +65,9 @@ def run(job: Job, index: int, settings: Distill, folder: Path, student: Student)
     )
 
 
-def is_generator_method(kind: Any) -> bool:
-    """Whether a class is a distillation method for generators, with options of its own."""
-    return isinstance(kind, type) and issubclass(kind, GeneratorMethod)
+def has_options(kind: Any) -> bool:
+    """Whether a class is a distillation method with options and players of its own."""
+    return isinstance(kind, type) and issubclass(kind, Playing)
 
 
 def check(job: Job) -> None:
@@ -79,13 +79,13 @@ def check(job: Job) -> None:
     for step in job.recipe.steps:
         if step.verb == "distill":
             kind = method_of(step.settings, job.recipe_folder)
-            if is_generator_method(kind):
+            if has_options(kind):
                 kind.options_from(step.settings.options)
             elif step.settings.options:
                 raise RecipeError(f"distill.options: {step.settings.method} has none; see `compress schema`")
 
 
-def _guard(job: Job, method: GeneratorMethod, model: torch.nn.Module) -> LoopGuard | None:
+def _guard(job: Job, method: Playing, model: torch.nn.Module) -> LoopGuard | None:
     """What watches over a training with a discriminator: student and teacher on the first validation samples."""
     if method.adversary is None:
         return None
@@ -117,7 +117,7 @@ def method_of(settings: Distill, folder: Path) -> Any:
 def build(job: Job, settings: Distill, student: Any) -> Any:
     """The recipe's distillation method for this teacher and student."""
     kind = method_of(settings, job.recipe_folder)
-    if is_generator_method(kind):
+    if has_options(kind):
         options = kind.options_from(settings.options)
         return kind(job.teacher, student, job.example_inputs, options, job.judged_task)
     shared = room.Settings(

@@ -10,6 +10,7 @@ from torch import fx, nn
 from compress import export as room
 from compress.checkpoint import Student
 from compress.errors import CheckFailed, ToolError
+from compress.export.pipeline import write_manifest
 from compress.graph.trace import export_static
 from compress.job import Job
 from compress.recipe import Export
@@ -51,6 +52,7 @@ def run(job: Job, index: int, settings: Export, folder: Path, student: Student) 
         ladder = None
         refused.append({"format": "onnx", "scheme": "float32", "reason": f"the ladder's file: {error}"})
     said, failed = verdict(ladder) if ladder is not None else ("", "")
+    pipeline = write_pipeline(job, target, written, student)
     return Outcome(
         f"{len(written)} artifacts" + (f", {len(refused)} refused" if refused else "") + (f"; {said}" if said else ""),
         warnings=[row["reason"] for row in refused]
@@ -58,10 +60,19 @@ def run(job: Job, index: int, settings: Export, folder: Path, student: Student) 
         + ([failed] if failed else []),
         extra={"artifacts": [artifact.to_dict() for artifact in written], "refused": refused}
         | ({"ladder": ladder} if ladder is not None else {}),
-        files=[target / ladder["path"]] if ladder is not None else [],
+        files=[*([target / ladder["path"]] if ladder is not None else []), *pipeline],
         failed=failed,
         exit_code=1 if failed else 4 if refused else 0,
     )
+
+
+def write_pipeline(job: Job, target: Path, written: list[Artifact], student: Student) -> list[Path]:
+    """Write what a runner needs beside the artifacts, where the task says so; returns the files."""
+    manifest = job.judged_task.manifest()
+    if manifest is None:
+        return []
+    golden = {name: x.numpy() for name, x in job.judged_task.golden(job.predictor(student.model)).items()}
+    return write_manifest(target, job.recipe.name, manifest, written, golden)
 
 
 def assert_same_weights(program: Any, model: nn.Module) -> None:

@@ -21,7 +21,7 @@ from compress.graph.fold import fold_batch_norms
 from compress.job import Job
 from compress.recipe import Quantize
 from compress.report.words import grouped
-from compress.steps.distill import is_generator_method, method_of
+from compress.steps.distill import has_options, method_of
 from compress.steps.mixed import choose_schemes
 from compress.steps.outcome import Outcome, model_figures
 from compress.steps.search_shared import Lesson
@@ -36,7 +36,7 @@ def run(job: Job, index: int, settings: Quantize, folder: Path, student: Student
     """Quantize the student; with `qat_epochs` it learns from the float teacher while rounded."""
     before = model_figures(job, student.model, "float32")
     folded = fold_batch_norms(student.model)
-    batches = [batch.inputs for batch in job.train_batches(settings.calibration_batches)]
+    batches = [batch.inputs for batch in job.calibration_batches(settings.calibration_batches, student.model)]
     extra = reshape(folded, settings, batches)
     schemes: dict[str, str] = {}
     if settings.mixed is not None:
@@ -158,7 +158,7 @@ def _lesson(
     imitate the very model whose weights they stand for (Polino et al. 2018, section 4).
     """
     earlier = [step.settings for step in job.recipe.steps[: index - 1] if step.verb == "distill"]
-    if earlier and is_generator_method(method_of(earlier[-1], job.recipe_folder)):
+    if earlier and has_options(method_of(earlier[-1], job.recipe_folder)):
         lesson = Lesson(job, earlier[-1], model)
         asked = networks_of(lesson.method)
         return lesson.draw, lambda m, batch: lesson.loss_of(batch)(m["model"], batch), asked

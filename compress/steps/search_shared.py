@@ -21,7 +21,7 @@ from compress.graph.resolution import legal_sizes
 from compress.job import Job
 from compress.profile.budget import Limits, useful_widths
 from compress.recipe import Distill, Search
-from compress.steps.distill import build, is_generator_method, method_of
+from compress.steps.distill import build, has_options, method_of
 from compress.steps.prune import channel_scores
 from compress.tasks import Imitation
 
@@ -91,7 +91,7 @@ def recovery_settings(job: Job, index: int) -> Distill:
     """What candidates recover by: the recipe's own method for generators, plain logits for everything else."""
     settings = lesson_settings(job, index)
     kind = method_of(settings, job.recipe_folder)
-    return settings if is_generator_method(kind) else Distill()
+    return settings if has_options(kind) else Distill()
 
 
 class Lesson:

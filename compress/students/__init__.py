@@ -1,9 +1,10 @@
 """Small networks to start a student from, for `student.entry`: published mobile generators."""
 
+from compress.students.denoiser_unet import DenoiserUnet
 from compress.students.fastgan import FastGan
 from compress.students.imdn import Imdn
 from compress.students.ladagan import LadaGan
 from compress.students.mobile_stylegan import MobileStyleGan
 from compress.students.parallel_wavegan import ParallelWaveGan
 
-__all__ = ["FastGan", "Imdn", "LadaGan", "MobileStyleGan", "ParallelWaveGan"]
+__all__ = ["DenoiserUnet", "FastGan", "Imdn", "LadaGan", "MobileStyleGan", "ParallelWaveGan"]

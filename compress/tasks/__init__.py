@@ -4,6 +4,7 @@ from compress.tasks.audio import split_sounds, write_wav
 from compress.tasks.base import Batch, Predict, Reference, Sample, Split, Task
 from compress.tasks.classification import Classification
 from compress.tasks.degrade import Bicubic, Blind
+from compress.tasks.diffusion import Diffusion, Noised
 from compress.tasks.domains import PairedTranslation, UnpairedTranslation
 from compress.tasks.generation import Generation
 from compress.tasks.imitation import Imitation
@@ -14,7 +15,7 @@ from compress.tasks.translation import ImageToImage
 from compress.tasks.vocoder import Vocoder
 
 __all__ = [
-    "Batch", "Bicubic", "Blind", "Classification", "Generation", "ImageToImage", "Imitation", "PairedTranslation",
-    "Predict", "Reference", "Sample", "Split", "SuperResolution", "Task", "UnpairedTranslation", "Vocoder",
-    "split_pairs", "split_pictures", "split_sounds", "write_wav",
+    "Batch", "Bicubic", "Blind", "Classification", "Diffusion", "Generation", "ImageToImage", "Imitation", "Noised",
+    "PairedTranslation", "Predict", "Reference", "Sample", "Split", "SuperResolution", "Task", "UnpairedTranslation",
+    "Vocoder", "split_pairs", "split_pictures", "split_sounds", "write_wav",
 ]  # fmt: skip

@@ -163,6 +163,18 @@ class Task(ABC):
         """Further figures to report beside the quality, by name."""
         return {}
 
+    def calibration(self, predict: Predict, count: int) -> list[Batch] | None:
+        """`count` batches that a model sees when it is used, where those are others than the training batches."""
+        return None
+
+    def manifest(self) -> dict[str, Any] | None:
+        """What a runner needs beside the model's file (plain data, written as pipeline.json); None: nothing."""
+        return None
+
+    def golden(self, predict: Predict) -> dict[str, Tensor]:
+        """A few samples with all that they were made of, for a device to make again; where there is a manifest."""
+        return {}
+
     def references(self) -> Mapping[str, Reference]:
         """What the student is held against beside its teacher, by name."""
         return {}

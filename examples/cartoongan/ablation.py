@@ -7,6 +7,7 @@ Takes a finished run of recipe.yaml, teaches its pruned student again without th
 """
 
 import argparse
+import copy
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,6 @@ from compress.files import read_json
 from compress.pipeline import load_run, run
 from compress.recipe import Distill, make_recipe
 
-VERBS = ("prune", "distill")
-
 
 def seconds_of(folder: Path) -> float:
     """How long the distill step of a run took."""
@@ -24,8 +23,8 @@ def seconds_of(folder: Path) -> float:
 
 
 def l1_recipe(record: dict[str, Any], epochs: int) -> dict[str, Any]:
-    """A run's recipe up to its distill step, with L1 alone."""
-    steps = [step for step in record["steps"] if next(iter(step)) in VERBS]
+    """A run's recipe, with L1 alone in its distill step."""
+    steps = copy.deepcopy(record["steps"])
     for step in steps:
         if "distill" in step:
             step["distill"] |= {"epochs": epochs, "options": {"teacher": {"pixel": 1.0}}}
@@ -46,6 +45,7 @@ def main(folder: Path) -> None:
         if taken > 0.9 * wanted:
             break
         epochs = round(epochs * wanted / taken)
+    _teach(recipe.to_dict(), recipe_folder, folder, other, epochs, until=None)
     reports = {"L1 and perceptual": read_json(folder / "report.json"), "L1 alone": read_json(other / "report.json")}
     for name, report in reports.items():
         print(f"{name}: {float_quality(report):.4f} ({report['quality_name']}, float32)")
@@ -59,7 +59,9 @@ def float_quality(report: dict[str, Any]) -> float:
     return float((files[0] if files else report["student"])["quality"]["value"])
 
 
-def _teach(record: dict[str, Any], recipe_folder: Path, folder: Path, other: Path, epochs: int) -> None:
+def _teach(
+    record: dict[str, Any], recipe_folder: Path, folder: Path, other: Path, epochs: int, until: str | None = "distill"
+) -> None:
     """The run's teacher and pruned student, taught anew in another folder."""
     for name in ("recipe.json", "steps/00-teacher", "steps/01-prune"):
         source, target = folder / name, other / name
@@ -67,7 +69,7 @@ def _teach(record: dict[str, Any], recipe_folder: Path, folder: Path, other: Pat
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
     made = make_recipe(l1_recipe(record, epochs), "ablation")
-    run(made, other, recipe_folder=recipe_folder)
+    run(made, other, recipe_folder=recipe_folder, until=until)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,11 @@ from compress.bench.beds.mixture import Mixture
 from compress.diffusion import (
     Denoiser,
     Discrete,
+    Flow,
     SamplerTable,
     dpmpp,
     euler,
+    euler_free_start,
     guided,
     heun,
     karras,
@@ -47,6 +49,7 @@ def fresh(number: int) -> Tensor:
 
 
 SAMPLERS = {
+    "free": euler_free_start,
     "euler": euler,
     "heun": heun,
     "dpmpp1": dpmpp(1),
@@ -68,7 +71,11 @@ def test_a_table_does_what_its_sampler_does(name: str) -> None:
     wanted = SAMPLERS[name](denoise, levels[0] * first(), levels, fresh)
     found = table.run(network, first(), fresh=fresh)
     torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
-    assert table.evaluations == (2 * 12 - 1 if name == "heun" else 12)
+    assert table.evaluations == {"heun": 2 * 12 - 1, "free": 11}.get(name, 12)
+    wanted_levels = (
+        [level for level in levels[:-1] for _ in range(2)][1:] if name == "heun" else levels[name == "free" : -1]
+    )
+    assert table.levels == pytest.approx(wanted_levels)
     again = SamplerTable.from_dict(table.to_dict())
     assert again == table
     inputs = table.inputs_along(network, first(), fresh)
@@ -86,7 +93,7 @@ def test_higher_orders_come_closer_to_the_flow() -> None:
     errors = {
         name: float((sampler(denoise, x, levels, fresh) - exact).abs().max())
         for name, sampler in SAMPLERS.items()
-        if name != "renoise"
+        if name not in ("renoise", "free")
     }
     assert errors["dpmpp1"] == pytest.approx(errors["euler"], rel=1e-6)
     assert errors["heun"] < 0.5 * errors["euler"]
@@ -104,7 +111,7 @@ def test_dpmpp_and_ddim_are_those_of_diffusers() -> None:
         (diffusers.DPMSolverMultistepScheduler(**betas, solver_order=1, final_sigmas_type="zero"), euler),
     ]
     for scheduler, sampler in pairs:
-        theirs = table_of_scheduler(scheduler, 10)
+        theirs = table_of_scheduler(scheduler, 10, schedule)
         levels = [*scheduler.sigmas[:-1].double().tolist(), 0.0]
         ours = table_of("ours", sampler, levels, predicts)
         assert ours.evaluations == theirs.evaluations == 10
@@ -120,14 +127,15 @@ def test_dpmpp_and_ddim_are_those_of_diffusers() -> None:
 
 def test_any_deterministic_scheduler_becomes_a_table_and_others_are_refused() -> None:
     diffusers: Any = pytest.importorskip("diffusers", reason="diffusers is not installed (pip install diffusers)")
+    schedule = Discrete.of_betas(torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64))
     for kind in ("DDIMScheduler", "UniPCMultistepScheduler", "PNDMScheduler", "EulerDiscreteScheduler",
                  "HeunDiscreteScheduler", "FlowMatchEulerDiscreteScheduler"):  # fmt: skip
         settings = {"clip_sample": False} if kind == "DDIMScheduler" else {}
         scheduler = getattr(diffusers, kind)(**settings)
-        table = table_of_scheduler(scheduler, 6)
-        assert table.evaluations >= 6 and kind in table.name
+        table = table_of_scheduler(scheduler, 6, Flow() if "Flow" in kind else schedule)
+        assert table.evaluations >= 6 and kind in table.name and len(table.levels) == table.evaluations
     with pytest.raises(InputError, match="draws noise on the way or clips"):
-        table_of_scheduler(diffusers.EulerAncestralDiscreteScheduler(), 6)
+        table_of_scheduler(diffusers.EulerAncestralDiscreteScheduler(), 6, schedule)
 
 
 def test_levels_that_do_not_fall_to_zero_are_refused() -> None:

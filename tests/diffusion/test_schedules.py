@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from compress.diffusion import Cosine, Denoiser, Discrete, Edm, Flow, Trig, karras, karras_levels, preconditioning_of
-from compress.diffusion.preconditioning import trig
+from compress.diffusion.preconditioning import consistency, trig
 from compress.errors import DataError, RecipeError
 
 LINEAR = Discrete.of_betas(torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64))
 SCHEDULES = [Edm(), Flow(), Cosine(), Trig(), Trig(1.0), LINEAR]
+PREDICTIONS = ["epsilon", "sample", "v_prediction", "flow_prediction", "karras", "consistency", "trig"]
 LEVELS = torch.logspace(-1.8, 1.8, 41, dtype=torch.float64)
 
 
@@ -34,7 +35,9 @@ def test_clocks_end_where_they_should() -> None:
     assert float(LINEAR.time(1e6 * one)) == 999.0 and float(LINEAR.time(1e-6 * one)) == 0.0
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction", "flow_prediction", "karras", "trig"])
+@pytest.mark.parametrize(
+    "prediction", ["epsilon", "sample", "v_prediction", "flow_prediction", "karras", "consistency", "trig"]
+)
 @pytest.mark.parametrize("schedule", [Cosine(), LINEAR], ids=lambda s: s.name)
 def test_a_network_that_says_the_truth_denoises_to_it(prediction: str, schedule: Cosine) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -88,6 +91,11 @@ def test_a_flow_network_becomes_a_trigonometric_one_without_training() -> None:
     ours = trig(data_std).output_of(clean, x / times.cos(), level)
     torch.testing.assert_close(ours, output, rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(factors.time, times)
+
+
+def test_a_consistency_network_says_its_input_at_the_lowest_level() -> None:
+    factors = consistency(0.5, 0.002)(torch.tensor([0.002], dtype=torch.float64))
+    assert factors.skip.tolist() == [1.0] and factors.out.tolist() == [0.0]
 
 
 def test_karras_levels_fall_from_high_to_low_and_end_at_zero() -> None:

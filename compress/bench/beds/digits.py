@@ -77,7 +77,7 @@ def classifier() -> Classifier:
     """The one classifier that measures, trained on half of the training digits and frozen (96 % right on the rest)."""
     train, _ = digits()
     half = len(train) // 2
-    return _trained(Split(train.images[:half], train.classes[:half]), 0)
+    return trained(Split(train.images[:half], train.classes[:half]), 0)
 
 
 @cache
@@ -85,10 +85,11 @@ def judge() -> Classifier:
     """Another classifier, for methods that train against one: it saw the other half of the training digits."""
     train, _ = digits()
     half = len(train) // 2
-    return _trained(Split(train.images[half:], train.classes[half:]), 1)
+    return trained(Split(train.images[half:], train.classes[half:]), 1)
 
 
-def _trained(split: Split, seed: int) -> Classifier:
+def trained(split: Split, seed: int) -> Classifier:
+    """A classifier after a short training on digits, frozen."""
     with seeded(seed):
         model = Classifier()
         optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)

@@ -7,24 +7,24 @@ recipe's `distill.options` fills), the modules that it trains beside the student
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from compress.adversarial import Adversary, AdversarySettings, make_adversary
 from compress.distill.generator.memory import Remembered
 from compress.distill.generator.taps import Features, chosen_taps
+from compress.distill.playing import STRICT, Playing
 from compress.errors import RecipeError
 from compress.tasks import Task
 from compress.train import OptimizerSettings, Player
 
 # Kingma and Ba's first moment would carry the gradient of a game that has moved on: R3GAN trains without it.
 ADVERSARY_BETAS = (0.0, 0.99)
-STRICT = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ SharedOptions = Options
 """The same under another name: inside a method, `Options` is that method's own."""
 
 
-class GeneratorMethod:
-    """A distillation of a generator. Called by the pipeline; see `compress.distill.base.Distiller`."""
+class GeneratorMethod(Playing):
+    """A distillation of a generator."""
 
     Options: ClassVar[type[SharedOptions]] = SharedOptions
 
@@ -89,7 +89,6 @@ class GeneratorMethod:
         self.teacher = teacher.eval().requires_grad_(False)
         self.remembered = Remembered(self.teacher)
         self.options, self.task = options, task
-        self.progress = 0.0
         self.taps = chosen_taps(teacher, student, options.taps) if options.feature else []
         parts: dict[str, nn.Module] = {}
         if self.taps:
@@ -99,25 +98,6 @@ class GeneratorMethod:
         self._fake: Tensor | None = None
         self._real: Tensor | None = None
         self._stats: dict[str, float] = {}
-
-    @classmethod
-    def options_from(cls, values: Mapping[str, Any]) -> SharedOptions:
-        """The method's settings from a recipe's `distill.options`.
-
-        Raises:
-            RecipeError: names the first key at fault.
-        """
-        try:
-            return TypeAdapter(cls.Options).validate_python(_with_defaults(cls.Options(), values))
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
-            holder: Any = cls.Options()
-            for part in first["loc"][:-1] if first["type"] == "unexpected_keyword_argument" else ():
-                holder = getattr(holder, str(part))
-            known = ", ".join(each.name for each in fields(holder))
-            reason = f"unknown key; known: {known}" if first["type"] == "unexpected_keyword_argument" else first["msg"]
-            raise RecipeError(f"distill.options.{place}: {reason}") from error
 
     def make_connectors(
         self, teacher: nn.Module, student: nn.Module, example_inputs: Sequence[Tensor]
@@ -134,10 +114,6 @@ class GeneratorMethod:
         with torch.no_grad():
             output = teacher(*example_inputs)
         return make_adversary(self.options.adversary, output.shape[1], output.shape[-1])
-
-    def view(self, batch: Any, generator: torch.Generator) -> Any:
-        """The batch as both networks see it."""
-        return batch
 
     def players(self, learner: nn.Module, optimizer: OptimizerSettings) -> list[Player]:
         """The student's player and, with `gan`, the discriminator's."""
@@ -256,13 +232,6 @@ class GeneratorMethod:
         """What the guard wants to know of the discriminator."""
         return self._stats
 
-    def on_epoch(self, epoch: int, epochs: int) -> None:
-        """Called before each epoch."""
-        self.progress = epoch / max(1, epochs)
-
-    def finish(self, student: nn.Module) -> None:
-        """Called once after the training: what a method put into the student to train it goes, in place."""
-
 
 def nothing(module: nn.Module) -> Tensor:
     """A loss of 0 whose gradient is 0 everywhere: the turn of a player that has nothing to learn from."""
@@ -293,17 +262,3 @@ def _pointwise(feature: Tensor, width: int) -> nn.Module:
     if feature.dim() == 4:
         return nn.Conv2d(feature.shape[1], width, 1)
     return nn.Conv1d(feature.shape[1], width, 1) if feature.dim() == 3 else nn.Linear(feature.shape[1], width)
-
-
-def _with_defaults(defaults: Options, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a recipe over a method's own defaults, inside nested settings too."""
-    merged = {name: getattr(defaults, name) for name in asdict(defaults)}
-    for name, value in values.items():
-        known = merged.get(name)
-        nested = isinstance(value, Mapping) and hasattr(known, "__dataclass_fields__")
-        merged[name] = {**_plain(known), **value} if nested else value
-    return merged
-
-
-def _plain(settings: Any) -> dict[str, Any]:
-    return {each.name: getattr(settings, each.name) for each in fields(settings)}

@@ -13,13 +13,11 @@ from torch.nn import functional as F
 
 from compress.distill.generator.e2gan import (
     E2gan,
-    add_lora,
     crucial_layers,
-    loras,
-    merge_lora,
     near_centroids,
     sensitivity,
 )
+from compress.distill.lora import add_lora, loras, merge_lora
 from compress.errors import DataError, RecipeError
 from tests.distill.generator.small import INPUTS, LIGHT, error, learner_of, pair, paired, pictures, same, state, taught
 

@@ -1,0 +1,26 @@
+"""Distillation of diffusion models: one method, one file, on the slots of `base`, `score` and `trajectory`."""
+
+from compress.distill.diffusion.base import DiffusionMethod, DiffusionOptions
+from compress.distill.diffusion.boot import Boot
+from compress.distill.diffusion.consistency import Consistency
+from compress.distill.diffusion.dmd import Dmd
+from compress.distill.diffusion.flow_map import FlowMap
+from compress.distill.diffusion.progressive import Progressive
+from compress.distill.diffusion.score_matching import ScoreMatching
+from compress.distill.diffusion.sfd_traj import SfdTraj
+from compress.distill.diffusion.sid import Sid
+from compress.distill.diffusion.vsd import Vsd
+
+METHODS: dict[str, type[DiffusionMethod]] = {
+    "score_matching": ScoreMatching,
+    "sid": Sid,
+    "dmd": Dmd,
+    "vsd": Vsd,
+    "progressive": Progressive,
+    "consistency": Consistency,
+    "boot": Boot,
+    "sfd_traj": SfdTraj,
+    "flow_map": FlowMap,
+}
+
+__all__ = ["METHODS", "DiffusionMethod", "DiffusionOptions"]

@@ -1,0 +1,44 @@
+"""Low-rank changes of a network's weights (Hu et al., 2022), to train few weights and merge them at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+
+class Lora(nn.Module):
+    """W + B A, with W (rows, ...) seen as a matrix; B starts at 0, and so does the change."""
+
+    def __init__(self, weight: Tensor, rank: int) -> None:
+        super().__init__()
+        rows, columns = weight.flatten(1).shape
+        rank = min(rank, rows, columns)
+        self.a = nn.Parameter(torch.randn(rank, columns, device=weight.device) / columns**0.5)
+        self.b = nn.Parameter(torch.zeros(rows, rank, device=weight.device))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The changed weight."""
+        return weight + (self.b @ self.a).view_as(weight)
+
+
+def add_lora(model: nn.Module, layers: Sequence[str], rank: int) -> None:
+    """Put a low-rank change on the weights of layers, in place; the model computes what it did."""
+    for path in layers:
+        layer: Any = model.get_submodule(path)
+        parametrize.register_parametrization(layer, "weight", Lora(layer.weight, rank))
+
+
+def merge_lora(model: nn.Module) -> None:
+    """Turn weights with low-rank changes into plain ones, in place; the model computes what it did."""
+    for module in model.modules():
+        if parametrize.is_parametrized(module, "weight"):
+            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+
+
+def loras(model: nn.Module) -> list[Lora]:
+    """The low-rank changes in a model."""
+    return [module for module in model.modules() if isinstance(module, Lora)]

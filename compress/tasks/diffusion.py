@@ -1,0 +1,310 @@
+"""Diffusion: a network that denoises is judged by the pictures that its sampler makes of it, as a whole distribution.
+
+The model of such a run is the network as it is shipped: (scaled samples, times[, conditions]) to raw outputs. What its
+output means is the task's `preconditioning`, how often and at which noise levels it is asked the task's `sampler`, a
+table of constants that is shipped beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compress.diffusion import Preconditioning, SamplerTable, per_sample
+from compress.errors import DataError
+from compress.metrics import Features, figure_name, frechet_distance, half_sample_interval
+from compress.tasks.base import Batch, Predict, Reference, Sample, Split, Stored, Task, take
+from compress.tasks.distribution import neighbours, rows_of
+from compress.tasks.draws import generator_of
+from compress.tasks.generation import Classifier
+from compress.tasks.imitation import mean_of
+from compress.types import Number
+
+GOLDEN = 8
+"""Samples that go with a pipeline's files, for a device to make again."""
+
+
+@dataclass(frozen=True)
+class Noised:
+    """What is behind the inputs of a training batch; all (N, ...), `condition` None where there is none."""
+
+    clean: Tensor
+    noise: Tensor
+    level: Tensor
+    condition: Tensor | None
+
+    @property
+    def x(self) -> Tensor:
+        """The noised samples, in the coordinate of `compress.diffusion`."""
+        return self.clean + per_sample(self.level, self.clean) * self.noise
+
+
+class Sampling:
+    """A network with a sampler of its own, for `Diffusion.references`; called, it is the network."""
+
+    def __init__(self, network: Predict, sampler: SamplerTable) -> None:
+        self.network, self.sampler = network, sampler
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """The network's raw output."""
+        return self.network(*inputs)
+
+
+class Diffusion(Task):
+    """Quality is the Fréchet distance of made samples to real ones on a named backbone; lower is better.
+
+    Every model makes its samples from the same noise: the number of a sample says which.
+
+    Args:
+        train: clean samples (N, C, H, W), as the network sees them (images in [-1, 1]).
+        real: real samples that nothing is trained on, (M, C, H, W): the first half judges on the validation split, the
+            other on the test split.
+        preconditioning: what the network's output means.
+        teacher_preconditioning: what the teacher's means, where that is another.
+        sampler: how samples are made of a student.
+        teacher_sampler: how they are made of the teacher; by default as of a student.
+        features: the backbone of all figures of sets; its name is in theirs.
+        conditions: rows (N, K) that go with the training samples; zeros ask for nothing.
+        asked: rows (K', K) that samples are made for, in turn; by default the distinct training conditions.
+        drop: share of training samples that lose their condition, for guidance.
+        classifier: says what is in a picture; the report then has the share that shows the class asked for.
+        class_of: condition rows (N, K) to the classes (N,) that they ask for.
+        count: samples made per split.
+        level_mean, level_std: of the logarithm of the noise levels that are trained on (Karras et al., 2022).
+        teacher_steps: samplers of the teacher that stand beside the student in the report, by name.
+        pixels: samples to RGB in [0, 1], (N, 3, H, W); by default from [-1, 1].
+    """
+
+    higher_is_better = False
+    batch_size = 64
+
+    def __init__(
+        self,
+        train: Stored,
+        real: Tensor,
+        *,
+        preconditioning: Preconditioning,
+        sampler: SamplerTable,
+        features: Features,
+        teacher_preconditioning: Preconditioning | None = None,
+        teacher_sampler: SamplerTable | None = None,
+        conditions: Tensor | None = None,
+        asked: Tensor | None = None,
+        drop: float = 0.1,
+        classifier: Classifier | None = None,
+        class_of: Callable[[Tensor], Tensor] = lambda rows: rows.argmax(1),
+        count: int = 1_000,
+        batch_size: int = 64,
+        level_mean: float = -1.2,
+        level_std: float = 1.2,
+        teacher_steps: Mapping[str, SamplerTable] | None = None,
+        pixels: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        if len(real) < 4:
+            raise DataError(f"{len(real)} real samples are too few to judge others by")
+        if conditions is not None and len(conditions) != len(train):
+            raise DataError(f"{len(train)} training samples have {len(conditions)} conditions")
+        self.clean, self.conditions = train, conditions
+        middle = len(real) // 2
+        self.real: dict[Split, Tensor] = {"validation": real[:middle], "test": real[middle:]}
+        self.preconditioning, self.sampler, self.features = preconditioning, sampler, features
+        self.teacher_preconditioning = teacher_preconditioning or preconditioning
+        self.teacher_sampler = teacher_sampler or sampler
+        self.asked = torch.unique(conditions, dim=0) if asked is None and conditions is not None else asked
+        self.drop, self.classifier, self.class_of = drop, classifier, class_of
+        self.count, self.batch_size = count, batch_size
+        self.level_mean, self.level_std = level_mean, level_std
+        self.teacher_steps = dict(teacher_steps or {})
+        self.pixels = pixels or _rgb
+        self.quality_name = figure_name("Fréchet distance", features)
+        self._teacher: Predict | None = None
+        self._real_rows: dict[Split, Tensor] = {}
+        self._made: dict[int, tuple[Predict, Tensor]] = {}
+
+    # What is trained on
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one sample."""
+        return tuple(self.real["test"].shape[1:])
+
+    @property
+    def labelled(self) -> bool:
+        """Always: the clean sample is what a noised one should become."""
+        return True
+
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """The network's inputs for one sample."""
+        return next(iter(self.batches("validation", 1))).inputs
+
+    def train_size(self) -> int:
+        """How many training samples there are."""
+        return len(self.clean)
+
+    def train_batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
+        """Training samples with noise of random levels; the target has all that is behind them."""
+        clean = take(self.clean, indices)
+        level = torch.exp(self.level_mean + self.level_std * torch.randn(len(clean), generator=generator))
+        noise = torch.randn(clean.shape, generator=generator)
+        condition = self.conditions[indices] if self.conditions is not None else None
+        if condition is not None and self.drop:
+            kept = torch.rand(len(clean), generator=generator) >= self.drop
+            condition = condition * kept[:, None]
+        return self._batch(Noised(clean, noise, level, condition))
+
+    def batches(self, split: Split, size: int | None = None) -> Iterator[Batch]:
+        """Real samples of a split with noise at the levels of the student's sampler, one level after the other."""
+        count, size = len(self.real[split]), size or self.batch_size
+        levels = cycle(self.sampler.levels)
+        for start in range(0, count, size):
+            clean = self.real[split][start : start + size]
+            generator = generator_of("noised", split, start)
+            level = torch.tensor([next(levels) for _ in clean], dtype=clean.dtype)
+            noise = torch.randn(clean.shape, generator=generator)
+            yield self._batch(Noised(clean, noise, level, self._conditions(start, len(clean))))
+
+    def loss(self, output: Tensor, target: Noised) -> Tensor:
+        """The mean squared error of the raw output: Karras et al.'s weighting, where that is the preconditioning."""
+        wanted = self.preconditioning.output_of(target.clean, target.x, target.level)
+        return (output.float() - wanted).square().mean()
+
+    def _batch(self, noised: Noised) -> Batch:
+        factors = self.preconditioning(noised.level)
+        x = per_sample(factors.scale, noised.clean) * noised.x
+        inputs = (x, factors.time) if noised.condition is None else (x, factors.time, noised.condition)
+        return Batch(inputs, noised)
+
+    def _conditions(self, start: int, count: int) -> Tensor | None:
+        """Those of samples `start` and on: each is asked for in turn."""
+        if self.asked is None:
+            return None
+        return self.asked[torch.arange(start, start + count) % len(self.asked)]
+
+    # What is judged
+
+    def with_teacher(self, teacher: Predict) -> Diffusion:
+        """The same task, knowing whose sampler is the teacher's."""
+        self._teacher, self._made = teacher, {}
+        return self
+
+    def sampler_of(self, predict: Predict) -> SamplerTable:
+        """How samples are made of a model."""
+        if isinstance(predict, Sampling):
+            return predict.sampler
+        return self.teacher_sampler if predict is self._teacher else self.sampler
+
+    @torch.no_grad()
+    def make(self, predict: Predict, split: Split = "test", count: int | None = None, start: int = 0) -> Tensor:
+        """Samples (count, C, H, W) that a model makes; sample i is always of the same noise."""
+        sampler, made = self.sampler_of(predict), []
+        count = self.count if count is None else count
+        for first in range(start, start + count, self.batch_size):
+            numbers = range(first, min(first + self.batch_size, start + count))
+            noises = [self._noises(split, number, sampler.fresh_noises) for number in numbers]
+            condition = () if self.asked is None else (self._conditions(first, len(numbers)),)
+            drawn = [torch.stack(rows) for rows in zip(*noises, strict=True)]
+            made.append(sampler.run(predict, drawn[0], *condition, fresh=drawn[1:].__getitem__))
+        return torch.cat(made)
+
+    def _noises(self, split: Split, number: int, fresh: int) -> Tensor:
+        """The first noise of a sample, and those that its sampler draws on the way."""
+        return torch.randn((1 + fresh, *self.shape), generator=generator_of("sample", split, number))
+
+    def calibration(self, predict: Predict, count: int) -> list[Batch]:
+        """The inputs of every evaluation of a model's own sampling, about as many from each."""
+        found: list[Batch] = []
+
+        def listening(*inputs: Tensor) -> Tensor:
+            found.append(Batch(inputs))
+            return predict(*inputs)
+
+        listener = Sampling(listening, self.sampler_of(predict))
+        for number in range(-(-count // listener.sampler.evaluations)):
+            self.make(listener, "validation", self.batch_size, start=self.count + number * self.batch_size)
+        order = torch.randperm(len(found), generator=generator_of("calibration"))[:count]
+        return [found[int(i)] for i in order]
+
+    def manifest(self) -> dict[str, Any]:
+        """The sampler's constants, the shape of a sample and the conditions that can be asked for."""
+        return {
+            "kind": "diffusion",
+            "sampler": self.sampler.to_dict(),
+            "preconditioning": self.preconditioning.name,
+            "sample_shape": list(self.shape),
+            "conditions": None if self.asked is None else self.asked.tolist(),
+        }
+
+    def golden(self, predict: Predict) -> dict[str, Tensor]:
+        """The first test samples, with the noises and conditions that they were made of."""
+        noises = [self._noises("test", number, self.sampler.fresh_noises) for number in range(GOLDEN)]
+        condition = self._conditions(0, GOLDEN)
+        return {
+            "first": torch.stack([rows[0] for rows in noises]),
+            "fresh": torch.stack([rows[1:] for rows in noises]),
+            "samples": self.make(predict, "test", GOLDEN),
+        } | ({} if condition is None else {"condition": condition})
+
+    def quality(self, predict: Predict, split: Split = "test", limit: int | None = None) -> Number:
+        """The Fréchet distance of `count` (or `limit`) samples to the split's real ones."""
+        made = rows_of(self.features, self._pictures(predict, split, min(limit or self.count, self.count)))
+        real = self._rows(split)
+        source = f"{self.quality_name}, {split} split, to {len(real)} real samples, {self.sampler_of(predict).name}"
+        if not bool(made.isfinite().all()):
+            return Number(float("inf"), "", "measured", n=len(made), source=f"{source}: made samples are not finite")
+        interval = half_sample_interval(frechet_distance, real, made, resamples=20)
+        return Number(frechet_distance(real, made), "", "measured", n=len(made), interval=interval, source=source)
+
+    def more_qualities(self, predict: Predict) -> dict[str, Number]:
+        """Precision, recall, density and coverage among real samples, and how often the class asked for is seen."""
+        pictures = list(self._pictures(predict, "test", self.count))
+        rows = rows_of(self.features, pictures)
+        evaluations = float(self.sampler_of(predict).evaluations)
+        found = {"network evaluations per sample": Number(evaluations, "", "counted", source="the sampler's table")}
+        found |= neighbours(
+            self.features, rows, self._rows("test"), f"test split, among {len(self._rows('test'))} real"
+        )
+        if self.classifier is not None and self.asked is not None:
+            seen = torch.cat([self.classifier(batch).argmax(1) for batch in pictures])
+            conditions = self._conditions(0, len(seen))
+            assert conditions is not None
+            right = (seen == self.class_of(conditions)).double()
+            found["samples of the class asked for"] = mean_of(right, "fraction", "test split, by the classifier given")
+        return found
+
+    def references(self) -> Mapping[str, Reference]:
+        """The teacher with other samplers: what fewer steps alone would give."""
+        teacher = self._teacher
+        if teacher is None:
+            return {}
+        return {name: Reference(Sampling(teacher, table)) for name, table in self.teacher_steps.items()}
+
+    def samples(self, models: Mapping[str, Predict], count: int = 12) -> list[Sample]:
+        """What each model makes of the same noises."""
+        made = {name: self.pixels(self.make(predict, "test", count)).clamp(0, 1) for name, predict in models.items()}
+        first = next(iter(made.values()))
+        return [Sample(first[i], outputs={name: images[i] for name, images in made.items()}) for i in range(count)]
+
+    def _pictures(self, predict: Predict, split: Split, count: int) -> Iterator[Tensor]:
+        """RGB pictures in [0, 1], batch by batch; the last model's are kept, which is asked for several figures."""
+        key = hash((split, count))
+        held = self._made.get(key)
+        if held is None or held[0] is not predict:
+            self._made[key] = held = (predict, self.make(predict, split, count))
+        for batch in held[1].split(self.batch_size):
+            yield self.pixels(batch).clamp(0, 1)
+
+    def _rows(self, split: Split) -> Tensor:
+        if split not in self._real_rows:
+            batches = self.real[split].split(self.batch_size)
+            self._real_rows[split] = rows_of(self.features, (self.pixels(batch).clamp(0, 1) for batch in batches))
+        return self._real_rows[split]
+
+
+def _rgb(samples: Tensor) -> Tensor:
+    pictures = (samples + 1) / 2
+    return pictures.expand(-1, 3, -1, -1) if pictures.shape[1] == 1 else pictures
