@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from compress.bench import generator
+from compress.bench import diffusion, generator
 from compress.bench.case import Case
 
-FAMILIES: dict[str, tuple[Case, ...]] = {"generator": generator.CASES}
+FAMILIES: dict[str, tuple[Case, ...]] = {
+    "generator": generator.CASES,
+    "diffusion": diffusion.CASES,
+}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from compress.adversarial import Adversary
 from compress.bench.beds.seeds import seeded
 from compress.distill import Learner
-from compress.distill.generator import GeneratorMethod
+from compress.distill.playing import Playing
 from compress.graph.trace import trace
 from compress.tasks import Task
 from compress.train import DeviceSettings, LoopSettings, OptimizerSettings, Player, fit, make_fabric
@@ -24,7 +24,7 @@ _LATENT = "z"
 
 
 def distil(
-    method: type[GeneratorMethod],
+    method: type[Playing],
     options: Mapping[str, Any],
     teacher: nn.Module,
     student: Callable[[], nn.Module],

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any, ClassVar
 
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from torch import nn
+from torch import Tensor, fx, nn
 
 from compress.errors import RecipeError
+from compress.tasks import Task
 from compress.train import OptimizerSettings, Player
 
 STRICT = ConfigDict(extra="forbid")
@@ -28,6 +29,16 @@ class Playing:
     adversary: Any = None
     progress: float = 0.0
     """Share of the training that is done, by whole epochs."""
+
+    def __init__(
+        self,
+        teacher: fx.GraphModule,
+        student: fx.GraphModule,
+        example_inputs: Sequence[Tensor],
+        options: Any,
+        task: Task,
+    ) -> None:
+        raise NotImplementedError
 
     @classmethod
     def options_from(cls, values: Mapping[str, Any]) -> Any:

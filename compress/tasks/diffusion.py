@@ -66,7 +66,8 @@ class Diffusion(Task):
             other on the test split.
         preconditioning: what the network's output means.
         teacher_preconditioning: what the teacher's means, where that is another.
-        sampler: how samples are made of a student.
+        sampler: how samples are made of a student. Where it tells the network a second time (a flow map), all networks
+            take one; samplers without are told the first time twice.
         teacher_sampler: how they are made of the teacher; by default as of a student.
         features: the backbone of all figures of sets; its name is in theirs.
         conditions: rows (N, K) that go with the training samples; zeros ask for nothing.
@@ -122,6 +123,7 @@ class Diffusion(Task):
         self.teacher_steps = dict(teacher_steps or {})
         self.pixels = pixels or _rgb
         self.quality_name = figure_name("Fréchet distance", features)
+        self.takes_until = any(row.until is not None for row in sampler.rows)
         self._teacher: Predict | None = None
         self._real_rows: dict[Split, Tensor] = {}
         self._made: dict[int, tuple[Predict, Tensor]] = {}
@@ -176,8 +178,8 @@ class Diffusion(Task):
     def _batch(self, noised: Noised) -> Batch:
         factors = self.preconditioning(noised.level)
         x = per_sample(factors.scale, noised.clean) * noised.x
-        inputs = (x, factors.time) if noised.condition is None else (x, factors.time, noised.condition)
-        return Batch(inputs, noised)
+        times = (factors.time, factors.time) if self.takes_until else (factors.time,)
+        return Batch((x, *times, *(() if noised.condition is None else (noised.condition,))), noised)
 
     def _conditions(self, start: int, count: int) -> Tensor | None:
         """Those of samples `start` and on: each is asked for in turn."""
@@ -208,8 +210,15 @@ class Diffusion(Task):
             noises = [self._noises(split, number, sampler.fresh_noises) for number in numbers]
             condition = () if self.asked is None else (self._conditions(first, len(numbers)),)
             drawn = [torch.stack(rows) for rows in zip(*noises, strict=True)]
-            made.append(sampler.run(predict, drawn[0], *condition, fresh=drawn[1:].__getitem__))
+            network = self.with_until(predict) if sampler.rows[0].until is None else predict
+            made.append(sampler.run(network, drawn[0], *condition, fresh=drawn[1:].__getitem__))
         return torch.cat(made)
+
+    def with_until(self, network: Predict) -> Predict:
+        """The network as one that takes a single time: where all take two, it is told that twice."""
+        if not self.takes_until:
+            return network
+        return lambda x, time, *condition: network(x, time, time, *condition)
 
     def _noises(self, split: Split, number: int, fresh: int) -> Tensor:
         """The first noise of a sample, and those that its sampler draws on the way."""

@@ -3,12 +3,16 @@
 from compress.distill.diffusion.base import DiffusionMethod, DiffusionOptions
 from compress.distill.diffusion.boot import Boot
 from compress.distill.diffusion.consistency import Consistency
+from compress.distill.diffusion.diff_ratio import DiffRatio
+from compress.distill.diffusion.disback import DisBack
 from compress.distill.diffusion.dmd import Dmd
+from compress.distill.diffusion.em import Em
 from compress.distill.diffusion.flow_map import FlowMap
 from compress.distill.diffusion.progressive import Progressive
 from compress.distill.diffusion.score_matching import ScoreMatching
 from compress.distill.diffusion.sfd_traj import SfdTraj
 from compress.distill.diffusion.sid import Sid
+from compress.distill.diffusion.unlearn import Unlearn
 from compress.distill.diffusion.vsd import Vsd
 
 METHODS: dict[str, type[DiffusionMethod]] = {
@@ -16,6 +20,10 @@ METHODS: dict[str, type[DiffusionMethod]] = {
     "sid": Sid,
     "dmd": Dmd,
     "vsd": Vsd,
+    "em": Em,
+    "disback": DisBack,
+    "diff_ratio": DiffRatio,
+    "unlearn": Unlearn,
     "progressive": Progressive,
     "consistency": Consistency,
     "boot": Boot,

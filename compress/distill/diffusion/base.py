@@ -70,12 +70,12 @@ class DiffusionMethod(Playing):
 
     def denoiser(self, network: nn.Module) -> Denoiser:
         """A network as the student's denoiser."""
-        return Denoiser(network, self.task.preconditioning)
+        return Denoiser(self.task.with_until(network), self.task.preconditioning)
 
     @property
     def real(self) -> Callable[..., Tensor]:
         """The teacher's denoiser, with the recipe's guidance."""
-        teacher = Denoiser(self.teacher, self.task.teacher_preconditioning)
+        teacher = Denoiser(self.task.with_until(self.teacher), self.task.teacher_preconditioning)
         return guided(teacher, self.options.guidance, torch.zeros_like)
 
     # What is drawn; all from torch's own state, which the loop sets for each step

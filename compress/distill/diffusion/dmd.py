@@ -65,9 +65,13 @@ class Dmd(ScoreDistillation):
         task: Task,
     ) -> None:
         super().__init__(teacher, student, example_inputs, options, task)
-        self.has_head = bool(self.options.gan) or self.options.weight != "reverse_kl"
-        if self.has_head:
-            self.fake = NoisedHead(self.fake, example_inputs)
+        self.has_head = False
+        if self.options.gan or self.options.weight != "reverse_kl":
+            self.begin_head(example_inputs)
+
+    def begin_head(self, example_inputs: Sequence[Tensor]) -> None:
+        """Give the fake score a head that tells real samples from made ones."""
+        self.fake, self.has_head = NoisedHead(self.fake, example_inputs), True
 
     def fake_loss(self, modules: Mapping[str, nn.Module], batch: Any) -> dict[str, Tensor]:
         """Denoising; with a discriminator, telling real samples from made ones, both with noise."""

@@ -13,14 +13,18 @@ from compress.bench.beds.mixture import Mixture
 from compress.diffusion import Denoiser, guided
 from compress.distill.diffusion import score
 from compress.distill.diffusion.base import DiffusionMethod
+from compress.distill.diffusion.diff_ratio import DiffRatio
+from compress.distill.diffusion.disback import DisBack
 from compress.distill.diffusion.dmd import WEIGHTS, Dmd
+from compress.distill.diffusion.em import Em
 from compress.distill.diffusion.score import ScoreDistillation
 from compress.distill.diffusion.score_matching import ScoreMatching
 from compress.distill.diffusion.sid import Sid
+from compress.distill.diffusion.unlearn import Unlearn
 from compress.distill.diffusion.vsd import Vsd
 from compress.errors import RecipeError
 from compress.train import OptimizerSettings
-from tests.distill.diffusion.common import MEAN, SAYS_CLEAN, STD, Gaussian, batch_of, bed, method
+from tests.distill.diffusion.common import MEAN, SAYS_CLEAN, STD, Gaussian, Linear, batch_of, bed, method
 
 RULES: list[type[ScoreDistillation]] = [Sid, Dmd, Vsd]
 LOG_UNIFORM: dict[str, Any] = {"lowest": 0.1, "highest": 5.0, "share": 1.0, "rho": 1e6}
@@ -264,3 +268,132 @@ def test_guidance_asks_the_teacher_twice() -> None:
     x, level = torch.zeros(2, 1, 1, 1), torch.ones(2)
     assert found.real(x, level, rows).flatten().tolist() == [2.0, 6.0]
     assert guided(lambda *given: asked.append(given), 1.0, torch.zeros_like)(x, level, rows) is None and len(asked) == 1
+
+
+def test_one_move_of_the_noise_alone_is_the_reverse_kl() -> None:
+    """EM with K = 1 and no latent step: Diff-Instruct's gradient, noise_step level^2 (s_fake - s_real)."""
+    found, student = method(Em, moves=1, latent_step=0.0)
+    fake = Gaussian(0.0, 1.0)
+    denoiser, level = found.denoiser(student), torch.full((512,), 1.3)
+    latent, noise = torch.randn(512, 1, 1, 1), torch.randn(512, 1, 1, 1)
+    moved, target = found.moved(denoiser, Denoiser(fake, SAYS_CLEAN), latent, noise, level, ())
+    assert torch.equal(moved, latent)
+    made = found.generate(denoiser, latent, ()).detach()
+    x = made + 1.3 * noise
+    wanted = 0.16 * (Gaussian()(x, level) - fake(x, level)).detach()
+    assert float(torch.cosine_similarity((target - made).flatten(), wanted.flatten(), dim=0)) > 0.999
+    torch.testing.assert_close(target - made, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_taking_the_drawn_noise_out_of_the_target_leaves_little_variance() -> None:
+    variances = {}
+    for cancel in (True, False):
+        found, student = method(Em, moves=4, latent_step=0.0, cancel=cancel)
+        torch.manual_seed(0)
+        latent = torch.randn(2048, 1, 1, 1)
+        noise, level = torch.randn(2048, 1, 1, 1), torch.full((2048,), 1.0)
+        denoiser = found.denoiser(student)
+        _, target = found.moved(denoiser, Denoiser(Gaussian(0.0, 1.0), SAYS_CLEAN), latent, noise, level, ())
+        variances[cancel] = float((target - found.generate(denoiser, latent, ())).detach().var())
+    assert variances[False] > 5 * variances[True]
+
+
+def test_one_state_of_the_teacher_is_dmd_itself_and_more_are_met_in_reverse() -> None:
+    single, student = method(DisBack, states=1)
+    base, _ = method(Dmd, student=Linear())
+    batch = batch_of(single.task)
+    losses = []
+    for rule in (single, base):
+        torch.manual_seed(5)
+        rule.on_epoch(0, 10)
+        losses.append(float(rule.student_loss({"student": student, "fake": Gaussian(0.0, 1.0)}, batch)["distribution"]))
+    assert losses[0] == losses[1]
+    found, student = method(DisBack, states=3, spoiling=0.4, return_by=0.8)
+    for epoch in range(10):
+        found.on_epoch(epoch, 10)
+        assert found.spoils == (epoch < 4)
+        with torch.no_grad():
+            found.fake.mean.fill_(float(epoch))
+        if found.spoils:
+            assert list(found.student_loss({"student": student, "fake": found.fake}, batch)) == ["waiting"]
+    assert [float(state.mean) for state in found.extra] == [1.0, 3.0]  # as they were when their turn came
+    x, level = torch.zeros(1, 1, 1, 1), torch.full((1,), 100.0)
+    met = []
+    for epoch in range(4, 10):
+        found.on_epoch(epoch, 10)
+        met.append(round(float(found.real(x, level)), 1))
+    assert met == [3.0, 3.0, 1.0, 1.0, 2.0, 2.0]  # the most spoiled first, the teacher (2.0) at the end
+
+
+def test_a_forgotten_class_is_asked_of_the_teacher_as_another() -> None:
+    rows = torch.eye(3)
+    task = bed(conditions=rows[torch.arange(128) % 3], drop=0.0)
+
+    class Conditional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor([[1.0], [2.0], [3.0]]))
+
+        def forward(self, x: Tensor, time: Tensor, condition: Tensor) -> Tensor:
+            return x * 0 + (condition @ self.weight).reshape(-1, 1, 1, 1)
+
+    x, level = torch.zeros(3, 1, 1, 1), torch.ones(3)
+    asked = task.asked
+    for substitute, wanted in ((2, [1.0, 3.0, 3.0]), (-1, [1.0, 0.0, 3.0])):
+        forget = int((asked @ torch.tensor([0.0, 1.0, 0.0])).argmax())
+        other = -1 if substitute < 0 else int((asked @ torch.tensor([0.0, 0.0, 1.0])).argmax())
+        found, _ = method(Unlearn, task, teacher=Conditional(), student=Conditional(), forget=forget, substitute=other)
+        assert found.real(x, level, rows).flatten().tolist() == wanted
+    with pytest.raises(RecipeError, match="must be two of the task's 3 conditions"):
+        method(Unlearn, task, teacher=Conditional(), student=Conditional(), forget=3)
+
+
+class Picture(nn.Module):
+    """A denoiser with a convolution at a lower resolution, for heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.down, self.up = nn.Conv2d(1, 4, 3, 2, 1), nn.Conv2d(4, 1, 1)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        deep = self.down(x).relu()
+        return self.up(nn.functional.interpolate(deep, scale_factor=2.0)) + time.reshape(-1, 1, 1, 1)
+
+
+def picture_task() -> Any:
+    generator = torch.Generator().manual_seed(0)
+    samples = 1 + 0.3 * torch.randn(256, 1, 8, 8, generator=generator)
+    small = bed()
+    small.clean, small.real = samples[:128], {"validation": samples[128:192], "test": samples[192:]}
+    return small
+
+
+def test_a_head_reads_the_deepest_features_and_leaves_the_denoiser_as_it_is() -> None:
+    task = picture_task()
+    found, student = method(Dmd, task, teacher=Picture(), student=Picture(), gan=0.1)
+    assert found.has_head and found.fake.layer == "down"
+    x, time = torch.randn(4, 1, 8, 8), torch.rand(4)
+    assert torch.equal(found.fake(x, time), found.teacher(x, time)) and found.fake.logits(x, time).shape == (4,)
+    modules = {"student": student, "fake": found.fake}
+    batch = batch_of(task, 16)
+    assert set(found.fake_loss(modules, batch)) == {"denoise", "discriminator"}
+    terms = found.student_loss(modules, batch)
+    assert set(terms) == {"distribution", "gan"}
+    terms["gan"].backward()
+    assert all(p.grad is None for p in found.fake.parameters()) and float(student.up.weight.grad.abs().sum()) > 0
+
+
+def test_a_ratio_s_gradient_points_at_the_data() -> None:
+    """A head that knows that larger is more real pulls samples up, whatever the teacher says."""
+    task = picture_task()
+    found, student = method(DiffRatio, task, teacher=Picture(), student=Picture())
+
+    class Knows(nn.Module):
+        def logits(self, x: Tensor, time: Tensor) -> Tensor:
+            return x.sum((1, 2, 3))
+
+    made = torch.randn(8, 1, 8, 8, requires_grad=True)
+    found.student_terms(made, made, torch.ones(8), (), Denoiser(Knows(), SAYS_CLEAN))["ratio"].backward()
+    assert bool((made.grad < 0).all())
+    assert set(found.fake_loss({"student": student, "fake": found.fake}, batch_of(task, 16))) == {"ratio"}

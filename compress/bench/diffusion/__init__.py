@@ -1,0 +1,8 @@
+"""The cases of the diffusion family."""
+
+from __future__ import annotations
+
+from compress.bench.case import Case
+from compress.bench.diffusion import score, trajectory
+
+CASES: tuple[Case, ...] = (*score.CASES, *trajectory.CASES)
