@@ -26,6 +26,7 @@ from compress.report.schema import (
     Figure,
     Figures,
     LayerRow,
+    OtherTargetRow,
     Pareto,
     ParetoPoint,
     ReferenceRow,
@@ -51,7 +52,8 @@ def assemble(job: Job, records: Records, command: str, started: str) -> Report:
     teacher_figures = _teacher(job, by_verb["teacher"])
     judged_on = teacher_figures.quality.n if teacher_figures.quality else None
     student_figures = _student(job, student, by_verb, artifacts, judged_on)
-    budget = _budget(job, teacher_figures, student_figures)
+    also = _also(job, student)
+    budget = _budget(job, teacher_figures, student_figures, also)
     failed = any(record["outcome"]["failed"] for record in records)
     unmet = any(not row.met for row in budget)
     refused = any(record["outcome"]["exit_code"] == 4 for record in records)
@@ -68,6 +70,7 @@ def assemble(job: Job, records: Records, command: str, started: str) -> Report:
         references=[ReferenceRow(**row) for row in by_verb["teacher"]["references"]],
         artifacts=artifacts,
         budget=budget,
+        also=also,
         steps=[_step(record) for record in records],
         pareto=_pareto(by_verb.get("search")),
         layers=_layers(job, student),
@@ -175,7 +178,27 @@ def _measured(check: Mapping[str, Any], key: str, unit: str) -> Figure | None:
     return Figure(value=check[key], unit=unit, origin="measured", n=check.get("samples"), source=check["ran_on"])
 
 
-def _budget(job: Job, teacher: Figures, student: Figures) -> list[BudgetRow]:
+def _also(job: Job, student: Student) -> list[OtherTargetRow]:
+    """Teacher and student predicted on the further devices that the recipe names."""
+    scheme: Scheme = job.recipe.scheme if student.quantized is not None else "float32"
+    ops = cost_of(student.model, job.example_inputs).ops
+    rows = []
+    for other in job.other_targets:
+        floats, final = job.cost_model("float32", other), job.cost_model(scheme, other)
+        rows.append(
+            OtherTargetRow(
+                target=other.target,
+                unit=other.unit,
+                teacher=Figure.of(floats.latency_of(job.teacher_cost.ops)),
+                student_float32=Figure.of(floats.latency_of(ops)),
+                student=Figure.of(final.latency_of(ops)),
+                limit_ms=other.latency_ms,
+            )
+        )
+    return rows
+
+
+def _budget(job: Job, teacher: Figures, student: Figures, also: list[OtherTargetRow]) -> list[BudgetRow]:
     budget, rows = job.recipe.budget, []
 
     def add(limit: str, value: float, actual: Figure | None, upper: bool, note: str = "") -> None:
@@ -186,6 +209,9 @@ def _budget(job: Job, teacher: Figures, student: Figures) -> list[BudgetRow]:
     if budget.latency_ms is not None:
         where = f"{job.target.name} {job.recipe.unit}"
         add("latency_ms", budget.latency_ms, student.latency, True, f"predicted on {where}")
+    for other in also:
+        if other.limit_ms is not None:
+            add("latency_ms", other.limit_ms, other.student, True, f"predicted on {other.target} {other.unit}")
     if budget.size_bytes is not None:
         add("size_bytes", budget.size_bytes, student.size_bytes, True)
     if budget.macs is not None:

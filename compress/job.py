@@ -23,7 +23,7 @@ from compress.graph.cost import cost_of
 from compress.graph.trace import trace
 from compress.profile.budget import CostModel, Limits
 from compress.profile.latency import load_latency_model
-from compress.recipe import FORMATS, Recipe
+from compress.recipe import FORMATS, OtherTarget, Recipe
 from compress.targets import Target, load_target
 from compress.tasks import Batch, Task
 from compress.train import DeviceSettings, make_fabric, usable_precision
@@ -61,7 +61,16 @@ class Job:
     @cached_property
     def target(self) -> Target:
         """The device the recipe names."""
-        name = self.recipe.target
+        return self.target_named(self.recipe.target)
+
+    @property
+    def other_targets(self) -> tuple[OtherTarget, ...]:
+        """Further devices that the profile step names."""
+        found = [step.settings.also for step in self.recipe.steps if step.verb == "profile"]
+        return tuple(other for several in found for other in several)
+
+    def target_named(self, name: str) -> Target:
+        """A device by its name, or by a file beside the recipe."""
         local = self.recipe_folder / name
         return load_target(local if name.endswith((".yaml", ".yml")) and local.is_file() else name)
 
@@ -70,8 +79,11 @@ class Job:
         """What predicts latency on the target's unit."""
         return load_latency_model(self.target, self.recipe.unit)
 
-    def cost_model(self, scheme: Scheme | None = None) -> CostModel:
-        """The cost model at a scheme; by default the one the student ends in."""
+    def cost_model(self, scheme: Scheme | None = None, other: OtherTarget | None = None) -> CostModel:
+        """The cost model at a scheme, by default the one the student ends in, on the recipe's device or another."""
+        if other is not None:
+            model = load_latency_model(self.target_named(other.target), other.unit)
+            return CostModel(model, scheme or self.recipe.scheme)
         formats = next((step.settings.formats for step in self.recipe.steps if step.verb == "export"), FORMATS)
         return CostModel(self.latency_model, scheme or self.recipe.scheme, tuple(formats))
 

@@ -48,7 +48,7 @@ from compress.tasks import Task
 LOOKS_AT_TARGET = ("search", "prune", "profile", "quantize", "distill", TEACHER)
 TRAINS = (TEACHER, "distill", "quantize")
 RECORD = "record.json"
-READ_BY_REPORT = {"profile": (SETTING,)}
+READ_BY_REPORT = {"profile": (SETTING, "also")}
 """Settings that no step's work depends on: only the report reads what they name, each time it is made."""
 
 
@@ -152,6 +152,8 @@ def _run_job(job: Job, until: str | None, command: str) -> RunResult:
     last = _last_index(job, until)
     _ = job.threads
     job.target.unit(job.recipe.unit)
+    for other in job.other_targets:
+        job.target_named(other.target).unit(other.unit)
     check_distill(job)
     if "profile" in job.verbs[: last + 1]:
         read_measured(job)  # better refused now than after an hour of training

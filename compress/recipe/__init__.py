@@ -10,6 +10,7 @@ from compress.recipe.sections import (
     Export,
     Format,
     Mixed,
+    OtherTarget,
     Profile,
     Prune,
     Quantize,
@@ -24,7 +25,7 @@ from compress.recipe.sections import (
 from compress.recipe.whole import Recipe, Step, check_order
 
 __all__ = [
-    "FORMATS", "STEPS", "Budget", "Distill", "Entry", "Export", "Format", "Mixed", "Profile", "Prune", "Quantize",
-    "Recipe", "Rewrite", "Search", "Section", "Step", "Teacher", "Train", "Training", "Verify", "apply_override",
-    "check_order", "load_recipe", "make_recipe",
+    "FORMATS", "STEPS", "Budget", "Distill", "Entry", "Export", "Format", "Mixed", "OtherTarget", "Profile", "Prune",
+    "Quantize", "Recipe", "Rewrite", "Search", "Section", "Step", "Teacher", "Train", "Training", "Verify",
+    "apply_override", "check_order", "load_recipe", "make_recipe",
 ]  # fmt: skip

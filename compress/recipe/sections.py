@@ -330,6 +330,14 @@ class Verify(Section):
         return found
 
 
+class OtherTarget(Section):
+    """A device that the student is to fit as well; nothing is chosen by it."""
+
+    target: str
+    unit: str = "cpu"
+    latency_ms: float | None = Field(None, gt=0, description="its own limit; without one there is only the prediction")
+
+
 class Profile(Section):
     """Measure the artifacts on this host, predict them on the target, and report what was measured on devices."""
 
@@ -339,6 +347,8 @@ class Profile(Section):
     measured: tuple[str, ...] = Field(
         (), description="CSV files of `compress profile FILE --measure --out`, one or several, from the recipe's folder"
     )
+
+    also: tuple[OtherTarget, ...] = Field((), description="further devices to predict the student on")
 
     @field_validator("measured", mode="before", json_schema_input_type=str | tuple[str, ...])
     @classmethod

@@ -86,6 +86,17 @@ class BudgetRow(Part):
     note: str = ""
 
 
+class OtherTargetRow(Part):
+    """What the teacher and the student are predicted to take on a further device."""
+
+    target: str
+    unit: str
+    teacher: Annotated[Figure | None, bare("ms", "predicted")] = None
+    student_float32: Annotated[Figure | None, bare("ms", "predicted")] = None
+    student: Annotated[Figure | None, bare("ms", "predicted")] = None
+    limit_ms: float | None = None
+
+
 class HistoryRow(Part):
     """One epoch of a training; keys that are not named here are loss terms.
 
@@ -212,6 +223,7 @@ class Report(Part):
     references: list[ReferenceRow] = Field(default_factory=list, description="what the student is held against")
     artifacts: list[ArtifactRow] = Field(default_factory=list)
     budget: list[BudgetRow] = Field(default_factory=list)
+    also: list[OtherTargetRow] = Field(default_factory=list, description="further devices that the recipe names")
     steps: list[StepRow] = Field(default_factory=list)
     pareto: Pareto | None = None
     layers: list[LayerRow] = Field(default_factory=list)

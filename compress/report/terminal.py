@@ -32,7 +32,7 @@ def parts(report: Report) -> Iterator[RenderableType]:
     side, outcome = words.status(report)
     yield Text.assemble((f"{report.name}: {outcome}", _STYLES[side]))
     yield Text(report.verdict or words.verdict(report))
-    for make in (models, references, budget, artifacts, measured, baseline):
+    for make in (models, references, budget, also, artifacts, measured, baseline):
         table = make(report)
         if table.row_count:
             yield Text()
@@ -104,6 +104,16 @@ def budget(report: Report) -> Table:
         table.add_row(
             Text(row.limit), allowed, _cell(row.actual, True), Text.assemble(met, f"  {row.note}" if row.note else "")
         )
+    return table
+
+
+def also(report: Report) -> Table:
+    """Teacher and student on further devices."""
+    names = ("target", "teacher, float32", "student, float32", f"student, {report.student.scheme}")
+    table = _table("Predicted on other targets", *names)
+    for row in report.also:
+        figures = (row.teacher, row.student_float32, row.student)
+        table.add_row(Text(f"{row.target} {row.unit}"), *(_cell(figure, True) for figure in figures))
     return table
 
 
