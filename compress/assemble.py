@@ -14,9 +14,11 @@ from torch import Tensor
 
 from compress import runtimes
 from compress.checkpoint import Student, load_weights, rebuild
+from compress.errors import UnknownName
 from compress.graph.cost import cost_of
 from compress.job import Job
 from compress.profile.measure import cpu_name
+from compress.recipe import OtherTarget
 from compress.report.png import data_uri
 from compress.report.schema import (
     ArtifactRow,
@@ -184,14 +186,20 @@ def _also(job: Job, student: Student) -> list[OtherTargetRow]:
     ops = cost_of(student.model, job.example_inputs).ops
     rows = []
     for other in job.other_targets:
-        floats, final = job.cost_model("float32", other), job.cost_model(scheme, other)
+
+        def predicted(what: Any, at: Scheme, other: OtherTarget = other) -> Figure:
+            try:
+                return Figure.of(job.cost_model(at, other).latency_of(what))
+            except UnknownName as error:  # a unit that does not compute at this scheme
+                return Figure(value=None, unit="ms", origin="predicted", source=str(error))
+
         rows.append(
             OtherTargetRow(
                 target=other.target,
                 unit=other.unit,
-                teacher=Figure.of(floats.latency_of(job.teacher_cost.ops)),
-                student_float32=Figure.of(floats.latency_of(ops)),
-                student=Figure.of(final.latency_of(ops)),
+                teacher=predicted(job.teacher_cost.ops, "float32"),
+                student_float32=predicted(ops, "float32"),
+                student=predicted(ops, scheme),
                 limit_ms=other.latency_ms,
             )
         )

@@ -58,7 +58,7 @@ def dpmpp(order: int) -> Sampler:
 
     def sample(denoise: Denoise, x: Tensor, levels: Sequence[float], fresh: Fresh) -> Tensor:
         known: list[Tensor] = []
-        clocks = [-math.log(level) for level in levels if level > 0]  # half the log-SNR
+        clocks = [-_log(level) for level in levels if level > 0]  # half the log-SNR
         ends = levels[-1] == 0
         for number, (now, then) in enumerate(pairwise(levels)):
             known.append(denoise(x, now))
@@ -72,23 +72,32 @@ def dpmpp(order: int) -> Sampler:
     return sample
 
 
+# Levels are numbers, or tensors of one number where a solver's own levels are learned.
+def _log(value: Any) -> Any:
+    return value.log() if isinstance(value, Tensor) else math.log(value)
+
+
+def _expm1(value: Any) -> Any:
+    return value.expm1() if isinstance(value, Tensor) else math.expm1(value)
+
+
 def _dpmpp_step(
-    x: Tensor, known: Sequence[Tensor], clocks: Sequence[float], number: int, order: int, ratio: float
+    x: Tensor, known: Sequence[Tensor], clocks: Sequence[Any], number: int, order: int, ratio: Any
 ) -> Tensor:
     """One step from clock `number` to the next; known[-1] is the newest clean sample."""
     h = clocks[number + 1] - clocks[number]
-    moved = ratio * x - math.expm1(-h) * known[-1]
+    moved = ratio * x - _expm1(-h) * known[-1]
     if order == 1:
         return moved
     r0 = (clocks[number] - clocks[number - 1]) / h
     first = (known[-1] - known[-2]) / r0
     if order == 2:
-        return moved - 0.5 * math.expm1(-h) * first
+        return moved - 0.5 * _expm1(-h) * first
     r1 = (clocks[number - 1] - clocks[number - 2]) / h
     older = (known[-2] - known[-3]) / r1
     slope = first + r0 / (r0 + r1) * (first - older)
     bend = (first - older) / (r0 + r1)
-    return moved + (math.expm1(-h) / h + 1) * slope - ((math.expm1(-h) + h) / h**2 - 0.5) * bend
+    return moved + (_expm1(-h) / h + 1) * slope - ((_expm1(-h) + h) / h**2 - 0.5) * bend
 
 
 def renoise(denoise: Denoise, x: Tensor, levels: Sequence[float], fresh: Fresh) -> Tensor:

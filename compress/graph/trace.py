@@ -6,6 +6,7 @@ Whatever is not a layer stays the functional op it was. Every later step edits t
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import traceback
@@ -67,7 +68,7 @@ def export_program(model: nn.Module, example_inputs: Sequence[Tensor]) -> torch.
     inputs = tuple(torch.cat([x, x]) if x.shape[0] == 1 else x for x in example_inputs)
     batch = torch.export.Dim("batch", min=1, max=1 << 16)
     try:
-        program = torch.export.export(model, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs))
+        program = torch.export.export(model, inputs, dynamic_shapes=_free_batch(model, len(inputs), batch))
     except Exception as free_batch_error:  # torch.export raises many unrelated types
         try:
             program = torch.export.export(model, tuple(example_inputs))
@@ -77,6 +78,16 @@ def export_program(model: nn.Module, example_inputs: Sequence[Tensor]) -> torch.
         reason = str(free_batch_error).strip().splitlines()[0]
         log.warning("the model fixes its batch size at %d: %s", size, reason)
     return program
+
+
+def _free_batch(model: nn.Module, count: int, batch: Any) -> tuple[Any, ...]:
+    """A free first axis for each of `count` inputs, as `torch.export` wants it: those of `*args` in a tuple."""
+    free: list[Any] = [{0: batch} for _ in range(count)]
+    kinds = [parameter.kind for parameter in inspect.signature(model.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL not in kinds:
+        return tuple(free)
+    named = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+    return (*free[:named], tuple(free[named:]))
 
 
 def export_static(graph_module: nn.Module, example_inputs: Sequence[Tensor]) -> torch.export.ExportedProgram:

@@ -42,6 +42,14 @@ def test_other_devices_are_predicted_without_a_step_run_again(tmp_path: Path) ->
     assert "Other targets" in page and 'data-key="also.1.student"' in page
 
 
+def test_a_unit_without_the_student_s_scheme_has_no_figure_and_says_why(tmp_path: Path) -> None:
+    result = go(tmp_path / "run", {"target": "pixel-4", "unit": "gpu"})
+    assert result.exit_code == 0 and result.report is not None
+    (row,) = result.report.also
+    assert row.student_float32 is not None and row.student_float32.value
+    assert row.student is not None and row.student.value is None and "w8a8" in row.student.source
+
+
 def test_a_limit_on_another_device_is_a_limit_of_the_budget(tmp_path: Path) -> None:
     assert go(tmp_path / "wide", {"target": "raspberry-pi-5", "latency_ms": 1000.0}).exit_code == 0
     narrow = go(tmp_path / "narrow", {"target": "raspberry-pi-5", "latency_ms": 1e-6})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+
+import pytest
 import torch
 
 from compress.graph.trace import trace
@@ -44,3 +47,9 @@ def test_it_traces_for_any_batch_and_every_input_counts() -> None:
         inputs = [x, time, condition]
         inputs[number] = other
         assert not torch.allclose(net(*inputs), net(x, time, condition))
+
+
+def test_networks_with_any_number_of_inputs_trace_with_a_free_batch(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        trace(DenoiserUnet(1, 8, conditions=3), (torch.randn(1, 1, 8, 8), torch.rand(1), torch.eye(3)[:1]))
+    assert not [record for record in caplog.records if "batch size" in record.getMessage()]
