@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -209,6 +209,11 @@ class Job:
     def fabric(self) -> Any:
         """The Fabric of this process."""
         return make_fabric(self.devices)
+
+    @cached_property
+    def float_fabric(self) -> Any:
+        """One process on the CPU in full precision, for trainings of a few numbers."""
+        return make_fabric(replace(self.devices, devices=1, precision="32", accelerator="cpu"))
 
     @property
     def limits(self) -> Limits:

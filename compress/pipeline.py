@@ -43,6 +43,7 @@ from compress.steps.distill import check as check_distill
 from compress.steps.measured import SETTING, add_measured, read_measured
 from compress.steps.prune import make_plan
 from compress.steps.rewrite import make_plan as plan_rewrite
+from compress.steps.solver import use_sampler
 from compress.tasks import Task
 
 LOOKS_AT_TARGET = ("search", "prune", "profile", "quantize", "distill", TEACHER)
@@ -257,6 +258,8 @@ class _Runner:
                 if record["plans"] is not None:
                     self.student = None  # a damaged step before may have been made again: its student is not this one's
             self.records.append(record)
+            if "sampler" in record["outcome"]["extra"]:
+                use_sampler(self.job, record["outcome"]["extra"]["sampler"])
         return max(record["outcome"]["exit_code"] for record in self.records)
 
     def _extra_of(self, verb: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ VERBS = {
     "prune": "Do a recipe's steps up to its last prune: remove channels.",
     "distill": "Do a recipe's steps up to its last distill: teach the student.",
     "quantize": "Do a recipe's steps up to quantize: put the student on integers.",
+    "solver": "Do a recipe's steps up to solver: learn the numbers of a diffusion model's sampler.",
     "export": "Do a recipe's steps up to export: write the artifacts.",
     "verify": "Do a recipe's steps up to verify: run every artifact in its real runtime.",
     "profile": "Predict what models take on a device, or do a recipe's steps up to profile.",

@@ -85,6 +85,10 @@ class LearnedSolver(nn.Module):
         end = corrected(dpmpp(self.order)(denoise, levels[0] * unit[0], levels, lambda number: unit[0]))
         return [*found, (end[0], end[1:], None, None)]
 
+    def forward(self, network: Callable[..., Tensor], first: Tensor, *condition: Any) -> Tensor:
+        """As `run`."""
+        return self.run(network, first, *condition)
+
     def run(self, network: Callable[..., Tensor], first: Tensor, *condition: Any) -> Tensor:
         """The pictures (N, ...) of the first noise, differentiable in the solver's numbers."""
         outputs: list[Tensor] = []

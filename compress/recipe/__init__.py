@@ -17,6 +17,7 @@ from compress.recipe.sections import (
     Rewrite,
     Search,
     Section,
+    Solver,
     Teacher,
     Train,
     Training,
@@ -26,6 +27,6 @@ from compress.recipe.whole import Recipe, Step, check_order
 
 __all__ = [
     "FORMATS", "STEPS", "Budget", "Distill", "Entry", "Export", "Format", "Mixed", "OtherTarget", "Profile", "Prune",
-    "Quantize", "Recipe", "Rewrite", "Search", "Section", "Step", "Teacher", "Train", "Training", "Verify",
+    "Quantize", "Recipe", "Rewrite", "Search", "Section", "Solver", "Step", "Teacher", "Train", "Training", "Verify",
     "apply_override", "check_order", "load_recipe", "make_recipe",
 ]  # fmt: skip

@@ -330,6 +330,18 @@ class Verify(Section):
         return found
 
 
+class Solver(Section):
+    """Learn the numbers of a diffusion model's sampler (GAS); no weight of the network changes, nor its files."""
+
+    order: Literal[1, 2, 3] = Field(3, description="of the DPM-Solver++ that it begins as")
+    pairs: int = Field(1_000, ge=1, description="noises with the teacher's samples of them, made once")
+    epochs: int = Field(20, ge=1)
+    batch_size: int = Field(24, ge=1)
+    learning_rate: float = Field(0.005, gt=0)
+    distance: Literal["l1", "l2"] = "l1"
+    checkpoint_every_s: float = Field(30.0, gt=0)
+
+
 class OtherTarget(Section):
     """A device that the student is to fit as well; nothing is chosen by it."""
 
@@ -364,6 +376,7 @@ STEPS: dict[str, type[Section]] = {
     "prune": Prune,
     "distill": Distill,
     "quantize": Quantize,
+    "solver": Solver,
     "export": Export,
     "verify": Verify,
     "profile": Profile,

@@ -93,7 +93,7 @@ def check_order(verbs: Sequence[str]) -> None:
     Raises:
         ValueError: names the two steps and why.
     """
-    changing = ("search", "rewrite", "prune", "distill", "quantize")
+    changing = ("search", "rewrite", "prune", "distill", "quantize", "solver")
     seen: list[str] = []
     for verb in verbs:
         if verb in changing and "export" in seen:
@@ -108,6 +108,8 @@ def check_order(verbs: Sequence[str]) -> None:
             raise ValueError("quantize can stand in a recipe once")
         if verb in ("verify", "profile") and "export" not in seen:
             raise ValueError(f"{verb} needs the files that export writes; put export before it")
-        if verb in ("export", "verify", "profile", "search") and verb in seen:
+        if verb in ("search", "rewrite", "prune", "distill", "quantize") and "solver" in seen:
+            raise ValueError(f"{verb} after solver would change the network that its numbers are for; move it before")
+        if verb in ("export", "verify", "profile", "search", "solver") and verb in seen:
             raise ValueError(f"{verb} can stand in a recipe once")
         seen.append(verb)

@@ -1,6 +1,6 @@
 """One file per verb: what the pipeline does at that step of a recipe."""
 
-from compress.steps import distill, export, profile, prune, quantize, rewrite, search, teacher, verify
+from compress.steps import distill, export, profile, prune, quantize, rewrite, search, solver, teacher, verify
 from compress.steps.outcome import Outcome, StepFunction
 
 RUN: dict[str, StepFunction] = {
@@ -10,6 +10,7 @@ RUN: dict[str, StepFunction] = {
     "prune": prune.run,
     "distill": distill.run,
     "quantize": quantize.run,
+    "solver": solver.run,
     "export": export.run,
     "verify": verify.run,
     "profile": profile.run,

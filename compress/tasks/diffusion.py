@@ -168,7 +168,7 @@ class Diffusion(Task):
             generator = generator_of("noised", split, start)
             level = torch.tensor([next(levels) for _ in clean], dtype=clean.dtype)
             noise = torch.randn(clean.shape, generator=generator)
-            yield self._batch(Noised(clean, noise, level, self._conditions(start, len(clean))))
+            yield self._batch(Noised(clean, noise, level, self.conditions_of(len(clean), start)))
 
     def loss(self, output: Tensor, target: Noised) -> Tensor:
         """The mean squared error of the raw output: Karras et al.'s weighting, where that is the preconditioning."""
@@ -181,8 +181,8 @@ class Diffusion(Task):
         times = (factors.time, factors.time) if self.takes_until else (factors.time,)
         return Batch((x, *times, *(() if noised.condition is None else (noised.condition,))), noised)
 
-    def _conditions(self, start: int, count: int) -> Tensor | None:
-        """Those of samples `start` and on: each is asked for in turn."""
+    def conditions_of(self, count: int, start: int = 0) -> Tensor | None:
+        """Those of samples by number: each is asked for in turn."""
         if self.asked is None:
             return None
         return self.asked[torch.arange(start, start + count) % len(self.asked)]
@@ -191,8 +191,13 @@ class Diffusion(Task):
 
     def with_teacher(self, teacher: Predict) -> Diffusion:
         """The same task, knowing whose sampler is the teacher's."""
-        self._teacher, self._made = teacher, {}
+        self._teacher = teacher
+        self.forget_samples()
         return self
+
+    def forget_samples(self) -> None:
+        """What was made before no longer counts: a sampler is another now."""
+        self._made = {}
 
     def sampler_of(self, predict: Predict) -> SamplerTable:
         """How samples are made of a model."""
@@ -203,26 +208,35 @@ class Diffusion(Task):
     @torch.no_grad()
     def make(self, predict: Predict, split: Split = "test", count: int | None = None, start: int = 0) -> Tensor:
         """Samples (count, C, H, W) that a model makes; sample i is always of the same noise."""
-        sampler, made = self.sampler_of(predict), []
+        sampler = self.sampler_of(predict)
         count = self.count if count is None else count
-        for first in range(start, start + count, self.batch_size):
-            numbers = range(first, min(first + self.batch_size, start + count))
-            noises = [self._noises(split, number, sampler.fresh_noises) for number in numbers]
-            condition = () if self.asked is None else (self._conditions(first, len(numbers)),)
-            drawn = [torch.stack(rows) for rows in zip(*noises, strict=True)]
-            network = self.with_until(predict) if sampler.rows[0].until is None else predict
+        noises = self.noises(split, count, 1 + sampler.fresh_noises, start)
+        return self.make_of(predict, noises, self.conditions_of(count, start), sampler)
+
+    def make_of(self, predict: Predict, noises: Tensor, conditions: Tensor | None, sampler: SamplerTable) -> Tensor:
+        """Samples of given noises (N, C, H, W) or, with those drawn on the way, (N, 1 + fresh, C, H, W)."""
+        network, made = self.with_until(predict) if sampler.rows[0].until is None else predict, []
+        if noises.dim() == len(self.shape) + 1:
+            noises = noises[:, None]
+        for start in range(0, len(noises), self.batch_size):
+            drawn = noises[start : start + self.batch_size].unbind(1)
+            condition = () if conditions is None else (conditions[start : start + self.batch_size],)
             made.append(sampler.run(network, drawn[0], *condition, fresh=drawn[1:].__getitem__))
         return torch.cat(made)
+
+    def noises(self, split: Split, count: int, each: int = 0, start: int = 0) -> Tensor:
+        """The noises of samples by number: (count, each, C, H, W), or the first of each, (count, C, H, W)."""
+        drawn = [
+            torch.randn((max(1, each), *self.shape), generator=generator_of("sample", split, number))
+            for number in range(start, start + count)
+        ]
+        return torch.stack(drawn) if each else torch.stack(drawn)[:, 0]
 
     def with_until(self, network: Predict) -> Predict:
         """The network as one that takes a single time: where all take two, it is told that twice."""
         if not self.takes_until:
             return network
         return lambda x, time, *condition: network(x, time, time, *condition)
-
-    def _noises(self, split: Split, number: int, fresh: int) -> Tensor:
-        """The first noise of a sample, and those that its sampler draws on the way."""
-        return torch.randn((1 + fresh, *self.shape), generator=generator_of("sample", split, number))
 
     def calibration(self, predict: Predict, count: int) -> list[Batch]:
         """The inputs of every evaluation of a model's own sampling, about as many from each."""
@@ -250,11 +264,11 @@ class Diffusion(Task):
 
     def golden(self, predict: Predict) -> dict[str, Tensor]:
         """The first test samples, with the noises and conditions that they were made of."""
-        noises = [self._noises("test", number, self.sampler.fresh_noises) for number in range(GOLDEN)]
-        condition = self._conditions(0, GOLDEN)
+        noises = self.noises("test", GOLDEN, 1 + self.sampler.fresh_noises)
+        condition = self.conditions_of(GOLDEN)
         return {
-            "first": torch.stack([rows[0] for rows in noises]),
-            "fresh": torch.stack([rows[1:] for rows in noises]),
+            "first": noises[:, 0],
+            "fresh": noises[:, 1:],
             "samples": self.make(predict, "test", GOLDEN),
         } | ({} if condition is None else {"condition": condition})
 
@@ -279,7 +293,7 @@ class Diffusion(Task):
         )
         if self.classifier is not None and self.asked is not None:
             seen = torch.cat([self.classifier(batch).argmax(1) for batch in pictures])
-            conditions = self._conditions(0, len(seen))
+            conditions = self.conditions_of(len(seen))
             assert conditions is not None
             right = (seen == self.class_of(conditions)).double()
             found["samples of the class asked for"] = mean_of(right, "fraction", "test split, by the classifier given")
