@@ -21,7 +21,7 @@ TRAINING = {"optimizer": "adamw", "learning_rate": 0.002, "weight_decay": 0.0, "
 def go(folder: Path, *steps: dict[str, Any], **data: Any) -> RunResult:
     record = {
         "name": "blobs",
-        "teacher": {"entry": "tests/pipeline/painted.py:teacher", "train": TRAINING | {"epochs": 6, "evaluate_every": 6}},
+        "teacher": {"entry": "tests/pipeline/painted.py:teacher", "train": {**TRAINING, "epochs": 6}},
         "task": {"entry": "tests/pipeline/painted.py:task"}, "data": data, "train": {"threads": 1},
         "steps": list(steps),
     }  # fmt: skip

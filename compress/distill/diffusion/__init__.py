@@ -1,5 +1,6 @@
 """Distillation of diffusion models: one method, one file, on the slots of `base`, `score` and `trajectory`."""
 
+from compress.distill.diffusion.adversarial import Add, Apt, Ladd
 from compress.distill.diffusion.base import DiffusionMethod, DiffusionOptions
 from compress.distill.diffusion.boot import Boot
 from compress.distill.diffusion.consistency import Consistency
@@ -24,6 +25,9 @@ METHODS: dict[str, type[DiffusionMethod]] = {
     "disback": DisBack,
     "diff_ratio": DiffRatio,
     "unlearn": Unlearn,
+    "ladd": Ladd,
+    "add": Add,
+    "apt": Apt,
     "progressive": Progressive,
     "consistency": Consistency,
     "boot": Boot,
