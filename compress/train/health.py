@@ -203,7 +203,7 @@ class LoopGuard:
         signs = {name: stats[name] for name in ("sign_real", "sign_fake") if name in stats}
         found = self.guard.look(epoch, signs, *self.probe())
         if found:
-            row["findings"] = [finding.text() for finding in found]
+            row["findings"] = [*row.get("findings", []), *(finding.text() for finding in found)]
         # The loop goes back to the last epoch without an order; one that is no better than suspect must not be that.
         orders = [] if self.guard.last_good == epoch else [Order("wait")]
         action = next((f.action for f in found if f.action != NOTHING), NOTHING)

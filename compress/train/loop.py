@@ -25,6 +25,9 @@ from compress.train.players import Draw, FitResult, Guard, Player, Watch
 from compress.train.settings import LoopSettings, OptimizerSettings
 from compress.types import Number
 
+RESCUES = 3
+"""How often a training of several players may go back after a loss that is no number."""
+
 
 def fit(
     players: Sequence[Player],
@@ -52,7 +55,8 @@ def fit(
         guard: looks at each epoch, with the players in eval mode, and may order a lower rate, a rollback or the end.
 
     Raises:
-        TrainingDiverged: a loss became NaN or infinite; names the step and the last good checkpoint.
+        TrainingDiverged: a loss became NaN or infinite; names the step and the last good checkpoint. With several
+            players that happens only where going back did not help; what was done is in the history's `findings`.
     """
     return _Fit(players, draw, size, settings, fabric, folder, evaluate, better, on_epoch, watch, guard).run()
 
@@ -89,6 +93,8 @@ class _Fit:
         self.stats: dict[str, list[float]] = {}
         self.factors = {player.name: 1.0 for player in players}
         self.good: dict[str, Any] | None = None
+        self.rescues: list[str] = []
+        self.said = 0
         self.stopped = False
         self.best: dict[str, Any] | None = None
         self.saved_at = time.monotonic()
@@ -155,7 +161,8 @@ class _Fit:
                 terms = player.loss(self.modules, batch)
             total = torch.stack([term.float() for term in terms.values()]).sum()
             if not torch.isfinite(total):
-                self._diverged(player, terms)
+                self._rescue(player, terms)
+                continue
             optimizer.zero_grad()
             self.fabric.backward(total)
             if player.optimizer.clip_norm:
@@ -177,6 +184,23 @@ class _Fit:
             for key, value in _floats(player.module):
                 self.averages[player.name][key].lerp_(value.detach(), 1 - decay)
 
+    def _rescue(self, player: Player, terms: Mapping[str, Tensor]) -> None:
+        """Several players go back to the end of the last sound epoch, and the one at fault goes on at half its rate.
+
+        A network that learns beside the student (a fake score) may break without the student being at fault. After
+        `RESCUES` times, or where there is no such epoch, the training has diverged.
+        """
+        if self.good is None or len(self.rescues) >= RESCUES:
+            self._diverged(player, terms)
+        assert self.good is not None
+        self._load(self.good)
+        self.factors[player.name] *= 0.5
+        bad = ", ".join(name for name, term in terms.items() if not torch.isfinite(term))
+        self.rescues.append(
+            f"{player.name}: the loss '{bad}' became NaN or infinite at step {self.step}; all went back to the end of "
+            f"the last sound epoch, {player.name} at half its rate"
+        )
+
     def _diverged(self, player: Player, terms: Mapping[str, Tensor]) -> None:
         bad = ", ".join(name for name, term in terms.items() if not torch.isfinite(term))
         latest = sorted(self.folder.glob("step-*.pt"))
@@ -190,6 +214,9 @@ class _Fit:
         row: dict[str, Any] = {"epoch": epoch, **{k: v / self.steps_per_epoch for k, v in self.sums.items()}}
         if self.stats:
             row["stats"] = {name: sum(values) / len(values) for name, values in self.stats.items()}
+        if self.rescues[self.said :]:
+            row["findings"] = self.rescues[self.said :]
+            self.said = len(self.rescues)
         self.sums, self.stats = {}, {}
         last = epoch + 1 == self.settings.epochs
         if self.evaluate is not None and (last or (epoch + 1) % self.settings.evaluate_every == 0):
@@ -214,6 +241,8 @@ class _Fit:
     def _obey(self, epoch: int, row: dict[str, Any]) -> None:
         """Do what the guard orders after an epoch; an epoch without an order is what a rollback goes back to."""
         if self.guard is None:
+            if len(self.players) > 1:
+                self.good = copy.deepcopy(self._learned())
             return
         self._mode(train=False)
         with _Averaged(self):
@@ -268,6 +297,8 @@ class _Fit:
             **self._learned(),
             "good": self.good,
             "factors": self.factors,
+            "rescues": self.rescues,
+            "said": self.said,
             "guard": self.guard.to_dict() if self.guard is not None else {},
             "best": self.best,
             "history": self.result.history,
@@ -287,7 +318,7 @@ class _Fit:
         self.step, state = found
         self._load(state)
         self.best, self.sums, self.good, self.factors = (state[k] for k in ("best", "sums", "good", "factors"))
-        self.stats = state["stats"]
+        self.stats, self.rescues, self.said = state["stats"], state["rescues"], state["said"]
         if self.guard is not None:
             self.guard.load_dict(state["guard"])
         self.result.history, self.result.resumed_from_step = state["history"], self.step

@@ -120,6 +120,45 @@ def test_nan_stops_with_the_step_and_the_last_good_checkpoint(tmp_path: Path) ->
     assert all(torch.isfinite(t).all() for t in found[1]["modules"]["model"].values() if t.is_floating_point())
 
 
+@pytest.mark.parametrize("broken", [(9,), (9, 14, 19), (9, 10, 11, 12)])
+def test_players_go_back_when_one_breaks_and_give_up_when_that_does_not_help(
+    tmp_path: Path, broken: tuple[int, ...]
+) -> None:
+    """Steps 0 to 3 are the first epoch; a fake score breaks at some later steps, through no fault of the student."""
+    models = {"student": _model(), "fake": _model()}
+    step = {"student": -1, "fake": -1}
+
+    def loss_of(name: str) -> Callable[..., Any]:
+        def loss(modules: Any, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+            step[name] += 1
+            mse = (modules[name](batch[0]) - batch[1]).square().mean()
+            return {"mse": mse * (float("nan") if name == "fake" and step[name] in broken else 1.0)}
+
+        return loss
+
+    players = [Player(n, m, loss_of(n), OptimizerSettings(learning_rate=0.05)) for n, m in models.items()]
+    loop = LoopSettings(epochs=6, batch_size=16)
+
+    def train() -> Any:
+        return fit(players, _draw, 64, loop, make_fabric(DeviceSettings()), tmp_path)
+
+    if len(broken) > 3:
+        with pytest.raises(TrainingDiverged, match="fake: the loss 'mse' became NaN or infinite at step 12"):
+            train()
+        return
+    history = train().history
+    said = [text for row in history for text in row.get("findings", [])]
+    assert len(said) == len(broken)
+    assert said[0].startswith(f"fake: the loss 'mse' became NaN or infinite at step {broken[0]}; all went back")
+    assert [("findings" in row) for row in history] == [epoch in {s // 4 for s in broken} for epoch in range(6)]
+    assert all(bool(p.isfinite().all()) for m in models.values() for p in m.parameters())
+    assert history[-1]["student.mse"] < history[0]["student.mse"]
+    usual = [
+        row["student.learning_rate"] / row["fake.learning_rate"] for row in history if row["epoch"] > broken[-1] // 4
+    ]
+    assert all(ratio == pytest.approx(2.0 ** len(broken)) for ratio in usual)
+
+
 def test_players_take_turns_and_touch_only_their_own_weights(tmp_path: Path) -> None:
     generator, critic = nn.Linear(6, 3), nn.Linear(3, 1)
     before = {n: m.weight.detach().clone() for n, m in (("generator", generator), ("critic", critic))}
