@@ -25,6 +25,9 @@ from compress.graph.noise import fix_noise
 from compress.graph.plain_forms import use_plain_forms
 
 log = logging.getLogger(__name__)
+
+# The largest batches to try for. Some models treat large batches otherwise (diffusers' upsampling from 64 on).
+_MOST = (1 << 16, 63)
 aten = torch.ops.aten
 
 
@@ -66,17 +69,20 @@ def export_program(model: nn.Module, example_inputs: Sequence[Tensor]) -> torch.
     model.eval()
     example_inputs = [x.contiguous() for x in example_inputs]  # the program fixes the memory order of what it was shown
     inputs = tuple(torch.cat([x, x]) if x.shape[0] == 1 else x for x in example_inputs)
-    batch = torch.export.Dim("batch", min=1, max=1 << 16)
-    try:
-        program = torch.export.export(model, inputs, dynamic_shapes=_free_batch(model, len(inputs), batch))
-    except Exception as free_batch_error:  # torch.export raises many unrelated types
+    reasons = []
+    for most in _MOST:
+        batch = torch.export.Dim("batch", min=1, max=most)
         try:
-            program = torch.export.export(model, tuple(example_inputs))
-        except Exception as error:
-            raise untraceable(error) from error
-        size = example_inputs[0].shape[0]
-        reason = str(free_batch_error).strip().splitlines()[0]
-        log.warning("the model fixes its batch size at %d: %s", size, reason)
+            return torch.export.export(model, inputs, dynamic_shapes=_free_batch(model, len(inputs), batch))
+        except Exception as error:  # torch.export raises many unrelated types
+            reasons.append(str(error).strip().splitlines()[0])
+            if "Constraints violated" not in reasons[-1]:
+                break
+    try:
+        program = torch.export.export(model, tuple(example_inputs))
+    except Exception as error:
+        raise untraceable(error) from error
+    log.warning("the model fixes its batch size at %d: %s", example_inputs[0].shape[0], reasons[0])
     return program
 
 
@@ -84,10 +90,8 @@ def _free_batch(model: nn.Module, count: int, batch: Any) -> tuple[Any, ...]:
     """A free first axis for each of `count` inputs, as `torch.export` wants it: those of `*args` in a tuple."""
     free: list[Any] = [{0: batch} for _ in range(count)]
     kinds = [parameter.kind for parameter in inspect.signature(model.forward).parameters.values()]
-    if inspect.Parameter.VAR_POSITIONAL not in kinds:
-        return tuple(free)
-    named = kinds.index(inspect.Parameter.VAR_POSITIONAL)
-    return (*free[:named], tuple(free[named:]))
+    named = kinds.index(inspect.Parameter.VAR_POSITIONAL) if inspect.Parameter.VAR_POSITIONAL in kinds else count
+    return (*free[:named], tuple(free[named:])) if named < count else tuple(free)
 
 
 def export_static(graph_module: nn.Module, example_inputs: Sequence[Tensor]) -> torch.export.ExportedProgram:
