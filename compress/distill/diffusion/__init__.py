@@ -10,6 +10,7 @@ from compress.distill.diffusion.dmd import Dmd
 from compress.distill.diffusion.em import Em
 from compress.distill.diffusion.flow_map import FlowMap
 from compress.distill.diffusion.progressive import Progressive
+from compress.distill.diffusion.scm import Scm
 from compress.distill.diffusion.score_matching import ScoreMatching
 from compress.distill.diffusion.sfd_traj import SfdTraj
 from compress.distill.diffusion.sid import Sid
@@ -33,6 +34,7 @@ METHODS: dict[str, type[DiffusionMethod]] = {
     "boot": Boot,
     "sfd_traj": SfdTraj,
     "flow_map": FlowMap,
+    "scm": Scm,
 }
 
 __all__ = ["METHODS", "DiffusionMethod", "DiffusionOptions"]
