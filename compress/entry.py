@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from compress.errors import InputError, ToolMissing, UnknownName
+from compress.sources import files_behind
 
 
 def load_entry(entry: str, folder: Path) -> Any:
@@ -42,20 +43,29 @@ def locate_file(path: str, folder: Path) -> Path:
 
 
 def source_hash(entry: str, folder: Path) -> str:
-    """A hash of the code behind an entry: the file's whole folder of Python files, or the module's file."""
-    place = entry.rpartition(":")[0]
+    """A hash of the code behind an entry: its file and what that imports, as far as it is the user's own."""
+    place, _, attribute = entry.rpartition(":")
     digest = hashlib.sha256(entry.encode())
-    if place.endswith(".py"):
-        for file in sorted(_locate(place, entry, folder)[0].parent.glob("*.py")):
-            digest.update(file.name.encode() + file.read_bytes())
-    elif place != "timm":
-        try:
-            spec = importlib.util.find_spec(place)
-        except (ImportError, ValueError):
-            spec = None  # loading it will say what is wrong
-        if spec is not None and spec.origin and Path(spec.origin).is_file():
-            digest.update(Path(spec.origin).read_bytes())
+    for file in _sources(place, entry, attribute, folder):
+        digest.update(file.name.encode() + file.read_bytes())
     return digest.hexdigest()
+
+
+def _sources(place: str, entry: str, attribute: str, folder: Path) -> list[Path]:
+    if place.endswith(".py"):
+        file, base = _locate(place, entry, folder)
+        return files_behind(file, [file.parent, base, *file.parent.parents[:3]], attribute)
+    if place == "timm":
+        return []
+    try:
+        spec = importlib.util.find_spec(place)
+    except (ImportError, ValueError):
+        spec = None  # loading it will say what is wrong
+    if spec is None or not spec.origin or not Path(spec.origin).is_file():
+        return []
+    file = Path(spec.origin).resolve()
+    top = file.parents[len(place.split(".")) - (file.name != "__init__.py")]
+    return files_behind(file, [top], attribute)
 
 
 def _locate(path: str, entry: str, folder: Path) -> tuple[Path, Path]:

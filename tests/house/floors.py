@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("write", ("export",)),
     ("tasks", ("tasks",)),  # tasks may use metrics and diffusion; else the tools never meet
     ("tools", ("graph", "train", "adversarial", "students", "diffusion", "metrics", "runtimes", "targets")),
-    ("ground", ("files", "resources", "types", "version")),
+    ("ground", ("files", "resources", "sources", "types", "version")),
     ("bedrock", ("errors",)),
 )
 HEIGHTS = {room: len(FLOORS) - height for height, (_, rooms) in enumerate(FLOORS) for room in rooms}
