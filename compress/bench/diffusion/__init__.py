@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from compress.bench.case import Case
-from compress.bench.diffusion import score, trajectory
+from compress.bench.diffusion import adversarial, score, trajectory
 
-CASES: tuple[Case, ...] = (*score.CASES, *trajectory.CASES)
+CASES: tuple[Case, ...] = (*score.CASES, *trajectory.CASES, *adversarial.CASES)
