@@ -114,13 +114,15 @@ class _Block(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(before, after, 3, padding=1)
         self.scale = nn.Linear(depth, after)
+        with torch.no_grad():
+            self.scale.bias += 1  # the scale's own 1; an addition of a plain number stays float on phones
         self.shift = nn.Linear(depth, after)
         self.second = _zero(nn.Conv2d(after, after, 3, padding=1))
         self.skip = nn.Conv2d(before, after, 1) if before != after else nn.Identity()
 
     def forward(self, x: Tensor, embedded: Tensor) -> Tensor:
         h = self.first(F.silu(x))
-        h = h * (1 + self.scale(embedded)[:, :, None, None]) + self.shift(embedded)[:, :, None, None]
+        h = h * self.scale(embedded)[:, :, None, None] + self.shift(embedded)[:, :, None, None]
         result: Tensor = self.skip(x) + self.second(F.silu(h))
         return result
 
