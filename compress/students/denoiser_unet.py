@@ -115,7 +115,7 @@ class _Block(nn.Module):
         self.first = nn.Conv2d(before, after, 3, padding=1)
         self.scale = nn.Linear(depth, after)
         with torch.no_grad():
-            self.scale.bias += 1  # the scale's own 1; an addition of a plain number stays float on phones
+            self.scale.bias.add_(1)  # the scale's own 1; an addition of a plain number stays float on phones
         self.shift = nn.Linear(depth, after)
         self.second = _zero(nn.Conv2d(after, after, 3, padding=1))
         self.skip = nn.Conv2d(before, after, 1) if before != after else nn.Identity()

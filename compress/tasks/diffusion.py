@@ -126,7 +126,7 @@ class Diffusion(Task):
         self.takes_until = any(row.until is not None for row in sampler.rows)
         self._teacher: Predict | None = None
         self._real_rows: dict[Split, Tensor] = {}
-        self._made: dict[int, tuple[Predict, Tensor]] = {}
+        self._made: dict[tuple[Split, int], tuple[Predict, Tensor]] = {}
 
     # What is trained on
 
@@ -314,7 +314,7 @@ class Diffusion(Task):
 
     def _pictures(self, predict: Predict, split: Split, count: int) -> Iterator[Tensor]:
         """RGB pictures in [0, 1], batch by batch; the last model's are kept, which is asked for several figures."""
-        key = hash((split, count))
+        key = (split, count)
         held = self._made.get(key)
         if held is None or held[0] is not predict:
             self._made[key] = held = (predict, self.make(predict, split, count))

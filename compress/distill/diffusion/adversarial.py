@@ -16,9 +16,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx, nn
 
-from compress.adversarial import LOSSES, PENALTIES
+from compress.adversarial import LOSSES, PENALTIES, frozen
 from compress.diffusion import per_sample
-from compress.distill.diffusion.base import DiffusionMethod, DiffusionOptions, frozen
+from compress.distill.diffusion.base import DiffusionMethod, DiffusionOptions
 from compress.distill.diffusion.heads import NoisedHead
 from compress.errors import RecipeError
 from compress.tasks import Task

@@ -9,8 +9,7 @@ Legend: N samples of shape (C, H, W); levels (N,); conditions (N, K), or none.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -75,7 +74,11 @@ class DiffusionMethod(Playing):
     @property
     def real(self) -> Callable[..., Tensor]:
         """The teacher's denoiser, with the recipe's guidance."""
-        teacher = Denoiser(self.task.with_until(self.teacher), self.task.teacher_preconditioning)
+        return self.as_teacher(self.teacher)
+
+    def as_teacher(self, network: nn.Module) -> Callable[..., Tensor]:
+        """The teacher's network, in this state or another, as a denoiser with the recipe's guidance."""
+        teacher = Denoiser(self.task.with_until(network), self.task.teacher_preconditioning)
         return guided(teacher, self.options.guidance, torch.zeros_like)
 
     # What is drawn; all from torch's own state, which the loop sets for each step
@@ -127,19 +130,6 @@ class DiffusionMethod(Playing):
     def loss(self, learner: nn.Module, batch: Any) -> dict[str, Tensor]:
         """Named loss terms of the student on one batch, for methods with one player."""
         raise NotImplementedError
-
-
-@contextmanager
-def frozen(*modules: nn.Module) -> Iterator[None]:
-    """No gradient reaches the modules' parameters for a while; what flows through them to their inputs does."""
-    learning = [p for module in modules for p in module.parameters() if p.requires_grad]
-    for parameter in learning:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in learning:
-            parameter.requires_grad_(True)
 
 
 def copy_of(network: nn.Module) -> nn.Module:

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn import functional as F
 
 from compress.diffusion import Denoiser, per_sample
 from compress.distill.diffusion.dmd import Dmd, DmdOptions
@@ -48,13 +47,7 @@ class DiffRatio(Dmd):
 
     def fake_loss(self, modules: Mapping[str, nn.Module], batch: Any) -> dict[str, Tensor]:
         """Telling real samples from made ones at all noise levels."""
-        clean, count = batch.target.clean, len(batch)
-        condition = self.condition(count) if batch.target.condition is None else (batch.target.condition,)
-        with torch.no_grad():
-            made = self.rollout(self.denoiser(modules["student"]), count, condition)
-        level = self.draw_levels(count)
-        real, fake = (self.verdict(modules["fake"], each, level, condition) for each in (clean, made))
-        return {"ratio": self.options.gan_fake * (F.softplus(-real) + F.softplus(fake)).mean()}
+        return {"ratio": self.telling_apart(modules, batch)}
 
     def student_terms(
         self, made: Tensor, x: Tensor, level: Tensor, condition: tuple[Tensor, ...], fake: Denoiser

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from compress.diffusion import Denoiser, guided
 from compress.distill.diffusion.dmd import Dmd, DmdOptions
 from compress.tasks import Task
 
@@ -74,11 +73,7 @@ class DisBack(Dmd):
         extra: Any = self.extra
         done = (self.progress - self.options.spoiling) / max(1e-9, self.options.return_by - self.options.spoiling)
         place = int(extra.kept) - 1 - int(max(0.0, done) * int(extra.kept) + 1e-9)  # 2.9999 is 3
-        if place < 0:
-            return super().real
-        return guided(
-            Denoiser(extra[place], self.task.teacher_preconditioning), self.options.guidance, torch.zeros_like
-        )
+        return super().real if place < 0 else self.as_teacher(extra[place])
 
     def student_loss(self, modules: Mapping[str, nn.Module], batch: Any) -> dict[str, Tensor]:
         """DMD's; while the teacher is spoiled the student waits."""

@@ -77,14 +77,18 @@ class Dmd(ScoreDistillation):
         """Denoising; with a discriminator, telling real samples from made ones, both with noise."""
         terms = super().fake_loss(modules, batch)
         if self.has_head:
-            clean = batch.target.clean
-            condition = self.condition(len(batch)) if batch.target.condition is None else (batch.target.condition,)
-            with torch.no_grad():
-                made = self.rollout(self.denoiser(modules["student"]), len(batch), condition)
-            level = self.draw_levels(len(batch))
-            real, fake = (self.verdict(modules["fake"], each, level, condition) for each in (clean, made))
-            terms["discriminator"] = self.options.gan_fake * (F.softplus(-real) + F.softplus(fake)).mean()
+            terms["discriminator"] = self.telling_apart(modules, batch)
         return terms
+
+    def telling_apart(self, modules: Mapping[str, nn.Module], batch: Any) -> Tensor:
+        """The head's weighted loss on real samples and made ones of the same conditions, both with noise."""
+        clean, count = batch.target.clean, len(batch)
+        condition = self.condition(count) if batch.target.condition is None else (batch.target.condition,)
+        with torch.no_grad():
+            made = self.rollout(self.denoiser(modules["student"]), count, condition)
+        level = self.draw_levels(count)
+        real, fake = (self.verdict(modules["fake"], each, level, condition) for each in (clean, made))
+        return self.options.gan_fake * (F.softplus(-real) + F.softplus(fake)).mean()
 
     def verdict(self, head: Any, samples: Tensor, level: Tensor, condition: tuple[Tensor, ...]) -> Tensor:
         """How real samples look with noise of a level: logits (N,)."""

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compress.adversarial import frozen
 from compress.diffusion import Denoiser, per_sample
-from compress.distill.diffusion.base import frozen
 from compress.distill.diffusion.score import ScoreDistillation, ScoreOptions, towards
 
 
@@ -45,7 +45,7 @@ class Em(ScoreDistillation):
         fake = self.fake_denoiser(modules["fake"])
         level = self.draw_levels(count)
         latent, noise = self.noise(count), self.noise(count)
-        with frozen(modules["fake"], modules["student"]):
+        with frozen(modules["fake"]), frozen(modules["student"]):
             latent, target = self.moved(student, fake, latent, noise, level, condition)
         made = self.generate(student, latent, condition)
         return {"expectation": towards(made, made.detach() - target)}

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from compress.adversarial import frozen
 from compress.diffusion import Denoiser, per_sample
-from compress.distill.diffusion.base import DiffusionMethod, DiffusionOptions, copy_of, frozen, raw_loss
+from compress.distill.diffusion.base import DiffusionMethod, DiffusionOptions, copy_of, raw_loss
 from compress.tasks import Task
 from compress.train import OptimizerSettings, Player
 

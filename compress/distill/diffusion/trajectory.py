@@ -26,13 +26,13 @@ def refined(levels: Sequence[float], parts: int = 2, rho: float = 7.0) -> list[f
 
 
 def euler_step(denoise: Denoise, x: Tensor, now: Tensor, then: Tensor, condition: tuple[Tensor, ...]) -> Tensor:
-    """X at levels `then` (N,), by one Euler (DDIM) step from levels `now` (N,)."""
+    """The samples at levels `then` (N,), by one Euler (DDIM) step from levels `now` (N,)."""
     ratio = per_sample(then / now, x)
     return ratio * x + (1 - ratio) * denoise(x, now, *condition)
 
 
 def heun_step(denoise: Denoise, x: Tensor, now: Tensor, then: Tensor, condition: tuple[Tensor, ...]) -> Tensor:
-    """X at levels `then` (N,) > 0, by one Heun step from levels `now` (N,)."""
+    """The samples at levels `then` (N,) > 0, by one Heun step from levels `now` (N,)."""
     slope = (x - denoise(x, now, *condition)) / per_sample(now, x)
     step = per_sample(then - now, x)
     ahead = x + step * slope
@@ -43,7 +43,7 @@ def heun_step(denoise: Denoise, x: Tensor, now: Tensor, then: Tensor, condition:
 def solve(
     denoise: Denoise, x: Tensor, levels: Sequence[float], condition: tuple[Tensor, ...], order: int = 3
 ) -> Tensor:
-    """X at the last of the levels, which fall, by DPM-Solver++ steps from the first; all samples at once."""
+    """The samples at the last of the levels, which fall, by DPM-Solver++ steps from the first; all samples at once."""
 
     def at(x: Tensor, level: float) -> Tensor:
         return denoise(x, torch.full((len(x),), level, device=x.device), *condition)
