@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from compress.adversarial import LOSSES, PENALTIES, frozen
 from compress.diffusion import per_sample
 from compress.distill.diffusion.base import DiffusionMethod, DiffusionOptions
 from compress.distill.diffusion.heads import NoisedHead
 from compress.errors import RecipeError
-from compress.tasks import Task
 from compress.train import OptimizerSettings, Player
 
 
@@ -55,22 +54,15 @@ class Ladd(DiffusionMethod):
     Options = AdversarialOptions
     options: AdversarialOptions
 
-    def __init__(
-        self,
-        teacher: fx.GraphModule,
-        student: fx.GraphModule,
-        example_inputs: Sequence[Tensor],
-        options: Any,
-        task: Task,
-    ) -> None:
-        super().__init__(teacher, student, example_inputs, options, task)
+    def prepare(self, student: nn.Module, example_inputs: Sequence[Tensor]) -> None:
+        """The discriminator."""
         known = {"adversarial_loss": [*LOSSES], "penalty": ["none", *PENALTIES]}
         for name, values in known.items():
-            given = getattr(options, name)
+            given = getattr(self.options, name)
             if given not in values:
                 raise RecipeError(f"distill.options.{name} is '{given}'; it can be {', '.join(values)}")
-        self.judge_loss = LOSSES[options.adversarial_loss]
-        trunk = copy.deepcopy(teacher).requires_grad_(options.trunk == "copy")
+        self.judge_loss = LOSSES[self.options.adversarial_loss]
+        trunk = copy.deepcopy(self.teacher).requires_grad_(self.options.trunk == "copy")
         self.judge = NoisedHead(trunk, example_inputs)
 
     def players(self, learner: nn.Module, optimizer: OptimizerSettings) -> list[Player]:

@@ -64,6 +64,10 @@ class DiffusionMethod(Playing):
                 raise RecipeError(f"distill.options.asked names condition {max(options.asked)}; the task has {count}")
             self.asked = task.asked[list(options.asked)]
         self.levels = list(task.sampler.levels)
+        self.prepare(student, example_inputs)
+
+    def prepare(self, student: nn.Module, example_inputs: Sequence[Tensor]) -> None:
+        """Make the networks that the method brings along; called once, when all else is known."""
 
     # The parties, each as a function (x, level, *condition) to the clean sample
 

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from compress.diffusion import karras_levels, per_sample
 from compress.distill.diffusion.base import DiffusionMethod, DiffusionOptions, Metric, distance
 from compress.distill.diffusion.trajectory import heun_step
-from compress.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -48,16 +47,9 @@ class Consistency(DiffusionMethod):
     Options = ConsistencyOptions
     options: ConsistencyOptions
 
-    def __init__(
-        self,
-        teacher: fx.GraphModule,
-        student: fx.GraphModule,
-        example_inputs: Sequence[Tensor],
-        options: Any,
-        task: Task,
-    ) -> None:
-        super().__init__(teacher, student, example_inputs, options, task)
-        self.extra = nn.ModuleDict({"average": copy.deepcopy(student)}) if options.target == "average" else None
+    def prepare(self, student: nn.Module, example_inputs: Sequence[Tensor]) -> None:
+        """The student's running average, where that is the target."""
+        self.extra = nn.ModuleDict({"average": copy.deepcopy(student)}) if self.options.target == "average" else None
 
     def points_now(self) -> int:
         """How many points a path has at this moment of the training."""

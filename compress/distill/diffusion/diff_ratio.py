@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from compress.diffusion import Denoiser, per_sample
 from compress.distill.diffusion.dmd import Dmd, DmdOptions
 from compress.distill.diffusion.score import SMALLEST_ERROR, towards
-from compress.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -34,15 +33,9 @@ class DiffRatio(Dmd):
     Options = DiffRatioOptions
     options: DiffRatioOptions
 
-    def __init__(
-        self,
-        teacher: fx.GraphModule,
-        student: fx.GraphModule,
-        example_inputs: Sequence[Tensor],
-        options: Any,
-        task: Task,
-    ) -> None:
-        super().__init__(teacher, student, example_inputs, options, task)
+    def prepare(self, student: nn.Module, example_inputs: Sequence[Tensor]) -> None:
+        """The fake score, whose head is the classifier."""
+        super().prepare(student, example_inputs)
         self.begin_head(example_inputs)
 
     def fake_loss(self, modules: Mapping[str, nn.Module], batch: Any) -> dict[str, Tensor]:

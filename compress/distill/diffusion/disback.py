@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from compress.distill.diffusion.dmd import Dmd, DmdOptions
-from compress.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -37,17 +36,11 @@ class DisBack(Dmd):
     Options = DisBackOptions
     options: DisBackOptions
 
-    def __init__(
-        self,
-        teacher: fx.GraphModule,
-        student: fx.GraphModule,
-        example_inputs: Sequence[Tensor],
-        options: Any,
-        task: Task,
-    ) -> None:
-        super().__init__(teacher, student, example_inputs, options, task)
+    def prepare(self, student: nn.Module, example_inputs: Sequence[Tensor]) -> None:
+        """DMD's networks, and room for the teacher's states."""
+        super().prepare(student, example_inputs)
         # With the student, so that a training that goes on after an interruption finds the path again.
-        self.extra = nn.ModuleList(copy.deepcopy(teacher) for _ in range(options.states - 1))
+        self.extra = nn.ModuleList(copy.deepcopy(self.teacher) for _ in range(self.options.states - 1))
         self.extra.register_buffer("kept", torch.zeros((), dtype=torch.long))
 
     @property

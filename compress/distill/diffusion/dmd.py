@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.diffusion import Denoiser, guided, per_sample
 from compress.distill.diffusion.heads import NoisedHead
 from compress.distill.diffusion.score import ScoreDistillation, ScoreOptions, teacher_error, towards
-from compress.tasks import Task
 
 Divergence = Literal["reverse_kl", "forward_kl", "jensen_shannon", "softened_reverse_kl", "hellinger", "jeffreys"]
 
@@ -56,15 +55,9 @@ class Dmd(ScoreDistillation):
     Options = DmdOptions
     options: DmdOptions
 
-    def __init__(
-        self,
-        teacher: fx.GraphModule,
-        student: fx.GraphModule,
-        example_inputs: Sequence[Tensor],
-        options: Any,
-        task: Task,
-    ) -> None:
-        super().__init__(teacher, student, example_inputs, options, task)
+    def prepare(self, student: nn.Module, example_inputs: Sequence[Tensor]) -> None:
+        """The fake score, with a head where the options ask for one."""
+        super().prepare(student, example_inputs)
         self.has_head = False
         if self.options.gan or self.options.weight != "reverse_kl":
             self.begin_head(example_inputs)

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from compress.diffusion import per_sample
 from compress.distill.diffusion.base import DiffusionMethod, DiffusionOptions
 from compress.distill.diffusion.trajectory import euler_step, refined, x_target
-from compress.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -36,15 +35,8 @@ class Progressive(DiffusionMethod):
     Options = ProgressiveOptions
     options: ProgressiveOptions
 
-    def __init__(
-        self,
-        teacher: fx.GraphModule,
-        student: fx.GraphModule,
-        example_inputs: Sequence[Tensor],
-        options: Any,
-        task: Task,
-    ) -> None:
-        super().__init__(teacher, student, example_inputs, options, task)
+    def prepare(self, student: nn.Module, example_inputs: Sequence[Tensor]) -> None:
+        """The teacher of the next round."""
         # With the student, so that a training that goes on after an interruption finds its teacher again.
         self.extra = nn.ModuleDict({"previous": copy.deepcopy(student)})
         self.extra.register_buffer("round", torch.zeros((), dtype=torch.long))

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from compress.adversarial import frozen
 from compress.diffusion import Denoiser, per_sample
 from compress.distill.diffusion.base import DiffusionMethod, DiffusionOptions, copy_of, raw_loss
-from compress.tasks import Task
 from compress.train import OptimizerSettings, Player
 
 SMALLEST_ERROR = 1e-5
@@ -52,15 +51,8 @@ class ScoreDistillation(DiffusionMethod):
     Options = ScoreOptions
     options: ScoreOptions
 
-    def __init__(
-        self,
-        teacher: fx.GraphModule,
-        student: fx.GraphModule,
-        example_inputs: Sequence[Tensor],
-        options: Any,
-        task: Task,
-    ) -> None:
-        super().__init__(teacher, student, example_inputs, options, task)
+    def prepare(self, student: nn.Module, example_inputs: Sequence[Tensor]) -> None:
+        """The fake score."""
         self.fake = self.make_fake()
 
     def make_fake(self) -> nn.Module:

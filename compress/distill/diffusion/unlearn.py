@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, nn
 
 from compress.distill.diffusion.sid import Sid, SidOptions
 from compress.errors import RecipeError
-from compress.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -34,20 +32,15 @@ class Unlearn(Sid):
     Options = UnlearnOptions
     options: UnlearnOptions
 
-    def __init__(
-        self,
-        teacher: fx.GraphModule,
-        student: fx.GraphModule,
-        example_inputs: Sequence[Tensor],
-        options: Any,
-        task: Task,
-    ) -> None:
-        super().__init__(teacher, student, example_inputs, options, task)
+    def prepare(self, student: nn.Module, example_inputs: Sequence[Tensor]) -> None:
+        """SiD's networks; refuses conditions that the task has not."""
+        super().prepare(student, example_inputs)
+        forget, substitute = self.options.forget, self.options.substitute
         known = 0 if self.task.asked is None else len(self.task.asked)
-        if max(options.forget, options.substitute) >= known or options.forget == options.substitute:
+        if max(forget, substitute) >= known or forget == substitute:
             raise RecipeError(
-                f"distill.options: forget {options.forget} and substitute {options.substitute} must be two of the "
-                f"task's {known} conditions, by number from 0"
+                f"distill.options: forget {forget} and substitute {substitute} must be two of the task's {known} "
+                "conditions, by number from 0"
             )
 
     @property
