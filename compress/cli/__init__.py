@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from compress.cli.lists import COMMANDS
 from compress.cli.methods import SUMMARY, methods_app
 from compress.cli.options import app
+from compress.cli.planning import plan
 from compress.cli.profile import profile_app
 from compress.cli.verbs import VERBS, command_for
 from compress.cli.verify import verify_command
@@ -18,7 +19,7 @@ for _verb, _summary in VERBS.items():
         app.add_typer(profile_app, name=_verb, short_help=_summary)
         continue
     app.command(_verb, short_help=_summary)(verify_command() if _verb == "verify" else command_for(_verb))
-for _command in COMMANDS:
+for _command in (plan, *COMMANDS):
     app.command(short_help=str(_command.__doc__).splitlines()[0])(_command)
 app.add_typer(methods_app, name="methods", short_help=SUMMARY)
 

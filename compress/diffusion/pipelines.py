@@ -5,9 +5,12 @@ The library itself loads the components, from safetensors only; nothing is fetch
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
-from collections.abc import Callable, Mapping
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +79,7 @@ def load_pipeline(folder: str | Path) -> Pipeline:
         ToolMissing: diffusers is not installed.
     """
     place = Path(folder)
-    index = _index(place)
+    index = {key: kind for key, (_, kind) in components_of(place).items()}
     name = next((key for key in DENOISERS if key in index), None)
     if name is None:
         raise InputError(f"{place}: the pipeline has no denoiser; it names {', '.join(index) or 'nothing'}")
@@ -151,8 +154,12 @@ def check_prediction(
         raise DataError(f"the network does not predict {claimed.name}: as {best} it denoises better (errors: {said})")
 
 
-def _index(folder: Path) -> dict[str, str]:
-    """The components that a pipeline names, with their classes."""
+def components_of(folder: Path) -> dict[str, tuple[str, str]]:
+    """The components that a pipeline folder names: (library, class) by name.
+
+    Raises:
+        InputError: the folder holds no pipeline.
+    """
     path = folder / INDEX
     if not path.is_file():
         raise InputError(f"{folder}: no {INDEX} there; give the folder that a diffusers pipeline was saved in")
@@ -160,8 +167,10 @@ def _index(folder: Path) -> dict[str, str]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path}: no JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise InputError(f"{path}: no JSON object")
     parts = {key: value for key, value in record.items() if isinstance(value, list) and len(value) == 2 and value[1]}
-    return {key: str(value[1]) for key, value in parts.items()}
+    return {key: (str(library), str(kind)) for key, (library, kind) in parts.items()}
 
 
 def _network(folder: Path, kind: str) -> Any:
@@ -169,11 +178,11 @@ def _network(folder: Path, kind: str) -> Any:
         raise DataError(f"{folder}: a denoiser of class {kind} is not known here; known: {', '.join(_INPUTS)}")
     if not any((folder / name).is_file() for name in _SAFE) and not list(folder.glob("*.safetensors.index.json")):
         raise InputError(f"{folder}: no safetensors there; save the pipeline with safe_serialization=True")
-    return _loaded(getattr(_diffusers(), kind).from_pretrained, folder, use_safetensors=True).eval()
+    return _loaded(getattr(library("diffusers"), kind).from_pretrained, folder, use_safetensors=True).eval()
 
 
 def _scheduler(folder: Path, kind: str) -> Any:
-    found = getattr(_diffusers(), kind, None) if kind else None
+    found = getattr(library("diffusers"), kind, None) if kind else None
     if found is None or not hasattr(found, "set_timesteps"):
         raise DataError(f"{folder}: the scheduler '{kind}' is not one that this diffusers knows")
     return _loaded(found.from_pretrained, folder)
@@ -186,11 +195,33 @@ def _loaded(load: Callable[..., Any], folder: Path, **settings: Any) -> Any:
         raise InputError(f"{folder}: cannot be loaded ({str(error).strip().splitlines()[0]})") from error
 
 
-def _diffusers() -> Any:
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Nothing below an error is said meanwhile: the libraries talk of parts of theirs that are not used here."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
-        return importlib.import_module("diffusers")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def library(name: str) -> Any:
+    """diffusers, or transformers.
+
+    Raises:
+        ToolMissing: it is not installed.
+    """
+    try:
+        with quietly():
+            return importlib.import_module(name)
     except ImportError as error:
-        raise ToolMissing("diffusers", "diffusion") from error
+        raise ToolMissing(name, "diffusion") from error
 
 
-__all__ = ["Pipeline", "PipelineDenoiser", "check_prediction", "load_pipeline", "meaning_of"]
+__all__ = [
+    "Pipeline", "PipelineDenoiser", "check_prediction", "components_of", "library", "load_pipeline", "meaning_of",
+    "quietly",
+]  # fmt: skip

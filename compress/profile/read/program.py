@@ -53,9 +53,10 @@ def read_running(model: nn.Module, example_inputs: Sequence[Tensor]) -> tuple[Op
     fast = torch.backends.mha.get_fastpath_enabled()
     try:
         torch.backends.mha.set_fastpath_enabled(False)  # one op that hides all others
-        with warnings.catch_warnings(), torch.no_grad(), torch.backends.mkldnn.flags(enabled=False), Watch(see):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model(*example_inputs)
+            with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False), Watch(see):
+                model(*example_inputs)
     except Exception as error:
         raise ModelError(
             f"the model fails on its example inputs: {next(iter(str(error).splitlines()), error)}"
