@@ -211,6 +211,11 @@ class Job:
         return make_fabric(self.devices)
 
     @cached_property
+    def exact_fabric(self) -> Any:
+        """The same with float32 arithmetic."""
+        return make_fabric(replace(self.devices, precision="32"))
+
+    @cached_property
     def float_fabric(self) -> Any:
         """One process on the CPU in full precision, for trainings of a few numbers."""
         return make_fabric(replace(self.devices, devices=1, precision="32", accelerator="cpu"))
@@ -221,7 +226,7 @@ class Job:
         budget = self.recipe.budget
         values: dict[str, float] = {}
         if budget.latency_ms is not None:
-            values["latency_ms"] = budget.latency_ms
+            values["latency_ms"] = budget.latency_ms / self.task.evaluations
         if budget.size_bytes is not None:
             values["size_bytes"] = float(budget.size_bytes)
         macs = [float(budget.macs)] if budget.macs is not None else []

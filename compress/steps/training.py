@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from compress.job import Job
 from compress.tasks import Batch
 from compress.train import FitResult, Guard, LoopSettings, OptimizerSettings, Player, fit
+from compress.train.kernels import wrong_in_bfloat16
 from compress.train.norms import recalibrate_norms
 from compress.types import Number
 
@@ -74,13 +75,15 @@ def train(
             recalibrate_norms(judge, job.train_batches(norm_batches))
         return task.quality(job.predictor(judge), "validation")
 
-    with job.console.progress(f"{job.verbs[index]}") as bar, on_device(teachers, job.fabric.device):
+    playing = _players(model, loss, optimizer, players)
+    fabric = fabric_for(job, [*(player.module for player in playing), *teachers])
+    with job.console.progress(f"{job.verbs[index]}") as bar, on_device(teachers, fabric.device):
         result = fit(
-            _players(model, loss, optimizer, players),
+            playing,
             draw,
             task.train_size(),
             loop,
-            job.fabric,
+            fabric,
             folder,
             evaluate=evaluate,
             better=lambda new, old: sign * new > sign * old,
@@ -89,8 +92,23 @@ def train(
             guard=guard,
         )
     model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    model.to(job.fabric.device if job.fabric.device.type == "cpu" else "cpu")
+    model.to("cpu")
     return result
+
+
+def fabric_for(job: Job, networks: Sequence[nn.Module]) -> Any:
+    """The recipe's Fabric; float32's where this CPU's bfloat16 kernels compute one of the networks wrongly."""
+    if job.devices.precision != "bf16" or job.fabric.device.type != "cpu":
+        return job.fabric
+    wrong = wrong_in_bfloat16(networks)
+    if not wrong:
+        return job.fabric
+    chosen = job.recipe.train.precision == "auto"
+    job.console.warn(
+        f"this CPU's bfloat16 kernels compute {', '.join(wrong[:3])}{' and more' if len(wrong) > 3 else ''} wrongly: "
+        + ("training in float32" if chosen else "train.precision: bf16 was asked for, and is kept; auto takes float32")
+    )
+    return job.exact_fabric if chosen else job.fabric
 
 
 def _players(
