@@ -24,6 +24,7 @@ from compress.report.schema import (
     ArtifactRow,
     BaselineRow,
     BudgetRow,
+    CompanionRow,
     Environment,
     Figure,
     Figures,
@@ -35,8 +36,9 @@ from compress.report.schema import (
     Report,
     SampleRow,
     StepRow,
+    UseRow,
 )
-from compress.search import label
+from compress.search import front, label
 from compress.steps.export import ARTIFACTS
 from compress.steps.profile import environment_versions
 from compress.steps.verify import runtime_predictor
@@ -71,8 +73,10 @@ def assemble(job: Job, records: Records, command: str, started: str) -> Report:
         student=student_figures,
         references=[ReferenceRow(**row) for row in by_verb["teacher"]["references"]],
         artifacts=artifacts,
+        companions=[CompanionRow(**row) for row in by_verb.get("export", {}).get("companions", [])],
         budget=budget,
         also=also,
+        uses=_uses(job, by_verb, teacher_figures, student),
         steps=[_step(record) for record in records],
         pareto=_pareto(by_verb.get("search")),
         layers=_layers(job, student),
@@ -214,12 +218,14 @@ def _budget(job: Job, teacher: Figures, student: Figures, also: list[OtherTarget
         met = got is not None and (got <= value if upper else got >= value)
         rows.append(BudgetRow(limit=limit, value=value, actual=actual, met=met, note=note))
 
+    often = f", all {job.task.evaluations} evaluations" if job.task.evaluations > 1 else ""
     if budget.latency_ms is not None:
         where = f"{job.target.name} {job.recipe.unit}"
-        add("latency_ms", budget.latency_ms, student.latency, True, f"predicted on {where}")
+        add("latency_ms", budget.latency_ms, _in_all(job, student.latency), True, f"predicted on {where}{often}")
     for other in also:
         if other.limit_ms is not None:
-            add("latency_ms", other.limit_ms, other.student, True, f"predicted on {other.target} {other.unit}")
+            where = f"{other.target} {other.unit}"
+            add("latency_ms", other.limit_ms, _in_all(job, other.student), True, f"predicted on {where}{often}")
     if budget.size_bytes is not None:
         add("size_bytes", budget.size_bytes, student.size_bytes, True)
     if budget.macs is not None:
@@ -237,6 +243,46 @@ def _budget(job: Job, teacher: Figures, student: Figures, also: list[OtherTarget
         )
         add("max_quality_drop", budget.max_quality_drop, figure, True)
     return rows
+
+
+def _in_all(job: Job, latency: Figure | None) -> Figure | None:
+    """A latency of one evaluation as that of all which one output takes."""
+    return None if latency is None else _repeated(latency, job.task.evaluations)
+
+
+def _repeated(figure: Figure, count: int) -> Figure:
+    """A figure of one evaluation as that of several."""
+    if count == 1 or figure.value is None:
+        return figure
+    ends = [end if end is None else end * count for end in figure.interval or ()]
+    interval = (ends[0], ends[1]) if ends else None
+    return figure.model_copy(update={"value": figure.value * count, "interval": interval})
+
+
+def _uses(job: Job, by_verb: Mapping[str, Any], teacher: Figures, student: Student) -> list[UseRow]:
+    """Teacher and student in every way of use that was judged, with what it takes on the target."""
+    known = {row["name"]: row["quality"] for row in by_verb["teacher"]["references"]}
+    ways = job.judged_task.uses(job.teacher_predict)
+    found: list[tuple[Any, str, Scheme, int, Any]] = [
+        ("teacher", name, "float32", use.evaluations, known.get(name, by_verb["teacher"]["test_quality"]))
+        for name, use in ways.items()
+    ]
+    for row in by_verb.get("verify", {}).get("uses", []):
+        found.append(("student", row["name"], row["scheme"], row["evaluations"], row["quality"]))
+    cost = cost_of(student.model, job.example_inputs)
+    rows = []
+    for model, name, scheme, evaluations, quality in found:
+        counted = job.teacher_cost if model == "teacher" else cost
+        latency = Figure.of(job.cost_model(scheme).latency_of(counted.ops))
+        rows.append(
+            UseRow(
+                model=model, name=name, scheme=scheme, evaluations=evaluations, quality=Figure.model_validate(quality),
+                macs=Figure(value=evaluations * counted.macs, unit="MACs"), latency_ms=_repeated(latency, evaluations),
+            )
+        )  # fmt: skip
+    points = [(r.quality.value, r.latency_ms.value) for r in rows if r.quality and r.latency_ms]
+    on_front = front(points, job.task.higher_is_better)  # type: ignore[arg-type]
+    return [row.model_copy(update={"on_front": number in on_front}) for number, row in enumerate(rows)]
 
 
 def _step(record: Mapping[str, Any]) -> StepRow:

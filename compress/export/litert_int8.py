@@ -28,7 +28,7 @@ from compress.export.litert import convert
 from compress.export.litert_exact import WEIGHTED, match_weights, set_exactly
 from compress.export.litert_forms import prepared
 from compress.export.match import Match, match
-from compress.export.program import has_ranges, tally, user_inputs
+from compress.export.program import has_ranges, input_dtypes, tally, user_inputs
 from compress.export.qdq import Range, Recorder, Stripped, strip
 from compress.export.weights import Weight
 
@@ -91,10 +91,16 @@ def quantized(program: ExportedProgram) -> tuple[bytes, Outcome]:
 
 
 def _samples(program: ExportedProgram, stripped: Stripped) -> tuple[torch.Tensor, ...]:
-    """One random input per argument, spread over the range the program quantizes it to (over -1..1 without one)."""
+    """One random input per argument, spread over the range the program quantizes it to (over -1..1 without one).
+
+    Integers are 0 or 1, which are legal indices of any table.
+    """
     generator = torch.Generator().manual_seed(0)
     inputs = []
-    for name, shape in user_inputs(program):
+    for (name, shape), dtype in zip(user_inputs(program), input_dtypes(program), strict=True):
+        if not dtype.is_floating_point:
+            inputs.append(torch.randint(0, 2, shape, generator=generator).to(dtype))
+            continue
         value = next(iter(stripped.ranges.get(name, ())), None)
         low, high = (value.low, value.high) if value else (-1.0, 1.0)
         inputs.append(torch.rand(shape, generator=generator) * (high - low) + low)

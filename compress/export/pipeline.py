@@ -7,14 +7,14 @@ a loop of a few lines; `run_pipeline.py`, which is copied into the folder, is on
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from compress.files import write_json
-from compress.types import Artifact
+from compress.tasks import wordpiece
 
 MANIFEST, GOLDEN, RUNNER = "pipeline.json", "golden.npz", "run_pipeline.py"
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -25,7 +25,7 @@ def write_manifest(
     folder: Path,
     name: str,
     manifest: Mapping[str, Any],
-    artifacts: Sequence[Artifact],
+    models: Mapping[str, Mapping[str, str]],
     golden: Mapping[str, np.ndarray],
 ) -> list[Path]:
     """Write pipeline.json, golden.npz and the runner; returns them.
@@ -33,11 +33,14 @@ def write_manifest(
     Args:
         folder: where the artifacts are.
         manifest: what the task says that a runner needs.
-        artifacts: the model's files; named in the manifest by format and scheme, relative to it.
+        models: the file names of each of its networks by format and scheme.
         golden: inputs (first noise, fresh noises, conditions) and the samples that the float model makes of them.
     """
-    files = {f"{a.format} {a.scheme}": Path(a.path).name for a in artifacts}
-    write_json(folder / MANIFEST, {"version": VERSION, "name": name, "models": {"denoiser": files}, **manifest})
+    write_json(folder / MANIFEST, {"version": VERSION, "name": name, "models": models, **manifest})
     np.savez_compressed(folder / GOLDEN, **dict(golden))  # type: ignore[arg-type]
     shutil.copyfile(_TEMPLATES / RUNNER, folder / RUNNER)
-    return [folder / name for name in (MANIFEST, GOLDEN, RUNNER)]
+    files = [MANIFEST, GOLDEN, RUNNER]
+    if "text" in manifest:
+        shutil.copyfile(wordpiece.__file__, folder / Path(wordpiece.__file__).name)
+        files.append(Path(wordpiece.__file__).name)
+    return [folder / name for name in files]

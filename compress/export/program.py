@@ -64,9 +64,18 @@ def has_ranges(program: ExportedProgram) -> bool:
 
 def user_inputs(program: ExportedProgram) -> list[tuple[str, tuple[int, ...]]]:
     """(name, shape) of each tensor that the caller hands in, in order."""
+    return [(name, tuple(int(size) for size in value.shape)) for name, value in _input_values(program)]
+
+
+def input_dtypes(program: ExportedProgram) -> list[torch.dtype]:
+    """The type of each tensor that the caller hands in, in order."""
+    return [value.dtype for _, value in _input_values(program)]
+
+
+def _input_values(program: ExportedProgram) -> list[tuple[str, torch.Tensor]]:
     names = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
     nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
-    return [(name, tuple(int(size) for size in nodes[name].meta["val"].shape)) for name in names]
+    return [(name, nodes[name].meta["val"]) for name in names]
 
 
 def output_count(program: ExportedProgram) -> int:
@@ -81,8 +90,9 @@ def output_names(program: ExportedProgram) -> tuple[str, ...]:
 
 
 def sample_inputs(program: ExportedProgram) -> tuple[torch.Tensor, ...]:
-    """Zeros in the shapes the program takes: enough to trace it again."""
-    return tuple(torch.zeros(shape) for _, shape in user_inputs(program))
+    """Zeros in the shapes and types that the program takes: enough to trace it again."""
+    inputs = zip(user_inputs(program), input_dtypes(program), strict=True)
+    return tuple(torch.zeros(shape, dtype=dtype) for (_, shape), dtype in inputs)
 
 
 def without_unused(program: ExportedProgram) -> ExportedProgram:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.tools import flatbuffer_utils
 
-from compress.runtimes.litert import numbered
+from compress.runtimes.litert import as_taken, input_types, numbered
 
 _TYPES = {"FLOAT32": np.float32, "FLOAT16": np.float16, "INT8": np.int8, "INT16": np.int16, "INT32": np.int32}
 _OPERATORS = {
@@ -112,8 +112,9 @@ def run_tensors(content: bytes, inputs: list[np.ndarray]) -> dict[int, np.ndarra
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )  # fmt: skip
     interpreter.allocate_tensors()
+    types = input_types(interpreter)
     for index, value in zip(numbered(interpreter, "inputs"), inputs, strict=True):
-        interpreter.set_tensor(index, value)
+        interpreter.set_tensor(index, as_taken(value, types[index]))
     interpreter.invoke()
     count = len(read(content).subgraphs[0].tensors)
     values = {}

@@ -14,7 +14,7 @@ from typing import Any
 
 from compress.report import words
 from compress.report.figure import Figure
-from compress.report.schema import ParetoPoint, Report
+from compress.report.schema import ParetoPoint, Report, UseRow
 
 Chart = dict[str, Any]
 
@@ -157,6 +157,56 @@ def pareto_chart(report: Report) -> Chart | None:
         f", number {chosen[0].number} chosen" if chosen else ""
     )
     return chart("pareto", "Candidates of the search", alt, [g for g in groups if g["x"]], layout, 420)
+
+
+def uses_chart(report: Report) -> Chart | None:
+    """Quality against the predicted latency of one output, a line through the steps of each network and scheme."""
+    rows = [r for r in report.uses if r.quality and r.quality.value is not None and r.latency_ms and r.latency_ms.value]
+    if len(rows) < 2:
+        return None
+    scale, unit = _scale([row.quality for row in rows])
+    colours = {"teacher float32": "--muted", "student float32": "--accent"}
+    groups: dict[str, list[UseRow]] = {}
+    for row in sorted(rows, key=lambda row: _value(row.latency_ms)):
+        groups.setdefault(f"{row.model} {row.scheme}", []).append(row)
+    data = [
+        {
+            "type": "scatter",
+            "name": name,
+            "mode": "lines+markers+text",
+            "x": [_value(row.latency_ms) for row in group],
+            "y": [scale(row.quality) for row in group],
+            "text": [str(row.evaluations) for row in group],
+            "textposition": "top center",
+            "customdata": [
+                safe(f"{row.name}: {words.with_interval(row.quality)}, {words.with_interval(row.latency_ms)}")
+                for row in group
+            ],
+            "hovertemplate": "%{customdata}<extra></extra>",
+            "marker": {
+                "color": colours.get(name, "--after"),
+                "size": 9,
+                "symbol": ["circle" if row.on_front else "circle-open" for row in group],
+            },
+            "line": {"color": colours.get(name, "--after"), "width": 1.5},
+        }
+        for name, group in groups.items()
+    ]
+    name = f"{report.quality_name}, {unit}" if unit else report.quality_name
+    layout: dict[str, Any] = {
+        "xaxis": {
+            "title": {"text": safe(f"predicted latency of one output on {words.target_label(report)}, ms")},
+            "type": "log",
+        },
+        "yaxis": {"title": {"text": safe(name)}},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        "showlegend": True,
+    }
+    front = ", ".join(f"{r.model} {r.scheme} {r.evaluations}" for r in rows if r.on_front)
+    alt = f"{len(rows)} ways of use by network evaluations; on the front: {front}"
+    return chart(
+        "uses", "Steps, network and scheme (numbers: evaluations; filled: on the front)", alt, data, layout, 420
+    )
 
 
 def _across(point: ParetoPoint, by_latency: bool) -> Figure | None:

@@ -105,11 +105,11 @@ def _script_json(record: Any) -> Markup:
 def _charts(report: Report) -> list[charts.Chart]:
     """Every chart that has something to show."""
     unit = report.teacher.quality.unit if report.teacher.quality else ""
-    pareto = charts.pareto_chart(report)
+    wholes = [each for each in (charts.pareto_chart(report), charts.uses_chart(report)) if each is not None]
     training = [
         c for step in report.steps if step.history for c in curves.training_charts(step, report.quality_name, unit)
     ]
-    return [*charts.step_charts(report), *([pareto] if pareto else []), *curves.layer_charts(report), *training]
+    return [*charts.step_charts(report), *wholes, *curves.layer_charts(report), *training]
 
 
 def _groups(report: Report, drawn: list[charts.Chart]) -> dict[str, list[charts.Chart]]:

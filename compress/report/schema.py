@@ -86,6 +86,24 @@ class BudgetRow(Part):
     note: str = ""
 
 
+class CompanionRow(Part):
+    """A file of a network that is shipped beside the student as it is, against that network.
+
+    `sqnr_db` is the file's distance from the torch network of the same scheme, `rounding_db` that one's from float.
+    """
+
+    name: str
+    format: str
+    scheme: str
+    path: str = ""
+    size_bytes: int | None = None
+    sqnr_db: Annotated[Figure | None, bare("dB", "measured")] = None
+    rounding_db: Annotated[Figure | None, bare("dB", "measured")] = None
+    ran_on: str = ""
+    passed: bool | None = None
+    reason: str = ""
+
+
 class OtherTargetRow(Part):
     """What the teacher and the student are predicted to take on a further device."""
 
@@ -95,6 +113,22 @@ class OtherTargetRow(Part):
     student_float32: Annotated[Figure | None, bare("ms", "predicted")] = None
     student: Annotated[Figure | None, bare("ms", "predicted")] = None
     limit_ms: float | None = None
+
+
+class UseRow(Part):
+    """A model in one way of use: how often it is asked for one output, and what all that takes on the target.
+
+    `quality` is the torch model's; `on_front`: no other row is both better and predicted to be as fast.
+    """
+
+    model: Literal["teacher", "student"]
+    name: str
+    scheme: str
+    evaluations: int
+    quality: Quality = None
+    macs: Macs = None
+    latency_ms: Milliseconds = None
+    on_front: bool = False
 
 
 class HistoryRow(Part):
@@ -222,8 +256,10 @@ class Report(Part):
     student: Figures = Field(default_factory=Figures)
     references: list[ReferenceRow] = Field(default_factory=list, description="what the student is held against")
     artifacts: list[ArtifactRow] = Field(default_factory=list)
+    companions: list[CompanionRow] = Field(default_factory=list, description="networks shipped beside the student")
     budget: list[BudgetRow] = Field(default_factory=list)
     also: list[OtherTargetRow] = Field(default_factory=list, description="further devices that the recipe names")
+    uses: list[UseRow] = Field(default_factory=list, description="steps x network x scheme, where a model is iterated")
     steps: list[StepRow] = Field(default_factory=list)
     pareto: Pareto | None = None
     layers: list[LayerRow] = Field(default_factory=list)

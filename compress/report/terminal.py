@@ -32,7 +32,7 @@ def parts(report: Report) -> Iterator[RenderableType]:
     side, outcome = words.status(report)
     yield Text.assemble((f"{report.name}: {outcome}", _STYLES[side]))
     yield Text(report.verdict or words.verdict(report))
-    for make in (models, references, budget, also, artifacts, measured, baseline):
+    for make in (models, references, budget, also, uses, artifacts, measured, baseline):
         table = make(report)
         if table.row_count:
             yield Text()
@@ -114,6 +114,17 @@ def also(report: Report) -> Table:
     for row in report.also:
         figures = (row.teacher, row.student_float32, row.student)
         table.add_row(Text(f"{row.target} {row.unit}"), *(_cell(figure, True) for figure in figures))
+    return table
+
+
+def uses(report: Report) -> Table:
+    """Every way of use: what one output takes over all evaluations."""
+    names = ("network", "scheme", "sampler", "evaluations", report.quality_name, "MACs", "latency", "front")
+    table = _table(f"Steps, network and scheme; latency predicted on {words.target_label(report)}", *names)
+    for row in report.uses:
+        plain = (row.model, row.scheme, row.name, str(row.evaluations))
+        figures = (row.quality, row.macs, row.latency_ms)
+        table.add_row(*map(Text, plain), *(_cell(figure) for figure in figures), Text("yes" if row.on_front else ""))
     return table
 
 

@@ -26,17 +26,31 @@ class LitertSession:
         self._interpreter.allocate_tensors()
         self._inputs = numbered(self._interpreter, "inputs")
         self._outputs = numbered(self._interpreter, "outputs")
+        self._types = input_types(self._interpreter)
 
     def run(self, *inputs: np.ndarray) -> list[np.ndarray]:
         """The outputs for one set of inputs, float32."""
         for index, value in zip(self._inputs, inputs, strict=True):
-            self._interpreter.set_tensor(index, as_given(value))
+            self._interpreter.set_tensor(index, as_taken(value, self._types[index]))
         self._interpreter.invoke()
         return [np.array(self._interpreter.get_tensor(index)) for index in self._outputs]
 
     def close(self) -> None:
         """Frees the interpreter."""
         self._interpreter = None
+
+
+def input_types(interpreter: Any) -> dict[int, Any]:
+    """The numpy type of each input tensor, by its index."""
+    return {int(detail["index"]): detail["dtype"] for detail in interpreter.get_input_details()}
+
+
+def as_taken(value: np.ndarray, wanted: Any) -> np.ndarray:
+    """The array as a file takes it: the converter narrows integers, as those of 64 bits have few kernels."""
+    given = as_given(value)
+    if given.dtype.kind in "iu" and np.dtype(wanted).kind in "iu":
+        return given.astype(wanted, copy=False)
+    return given
 
 
 def numbered(interpreter: Any, side: str) -> list[int]:
@@ -85,8 +99,9 @@ def intermediates(path: Path, inputs: list[np.ndarray]) -> list[Intermediate]:
     interpreter: Any = Interpreter(model_content=content, num_threads=1)
     interpreter.allocate_tensors()
     fed = dict(zip(numbered(interpreter, "inputs"), inputs, strict=True))
+    types = input_types(interpreter)
     for index, value in fed.items():
-        interpreter.set_tensor(index, np.ascontiguousarray(value, np.float32))
+        interpreter.set_tensor(index, as_taken(value, types[index]))
     interpreter.invoke()
     names = [f"{bytes(tensor.name or b'').decode()}:{index}" for index, tensor in enumerate(graph.tensors)]
     details = {int(detail["index"]): detail for detail in interpreter.get_tensor_details()}

@@ -11,7 +11,8 @@ from compress.job import Job
 from compress.recipe import Verify
 from compress.runtimes.arm64.root import ARCH, Root
 from compress.steps.export import ARTIFACTS
-from compress.steps.verify import held_samples, limits_of, torch_reference
+from compress.steps.reference import torch_reference
+from compress.steps.verify import held_samples, limits_of
 from compress.types import Artifact
 from compress.verify.arm64 import verify_emulated
 

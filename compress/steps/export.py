@@ -15,6 +15,7 @@ from compress.graph.trace import export_static
 from compress.job import Job
 from compress.recipe import Export
 from compress.report.words import grouped
+from compress.steps.companions import export_companions
 from compress.steps.export_ladder import export_ladder, verdict
 from compress.steps.outcome import Outcome
 from compress.types import Artifact
@@ -52,27 +53,43 @@ def run(job: Job, index: int, settings: Export, folder: Path, student: Student) 
         ladder = None
         refused.append({"format": "onnx", "scheme": "float32", "reason": f"the ladder's file: {error}"})
     said, failed = verdict(ladder) if ladder is not None else ("", "")
-    pipeline = write_pipeline(job, target, written, student)
+    scheme = job.recipe.scheme if student.quantized is not None else "float32"
+    companions = export_companions(job, settings, target, scheme)
+    bad = [
+        f"{row['name']}, {row['format']} {row['scheme']}: {row['reason']}" for row in companions if not row["passed"]
+    ]
+    failed = "; ".join([*([failed] if failed else []), *bad])
+    pipeline = write_pipeline(job, target, written, student, companions)
     return Outcome(
         f"{len(written)} artifacts" + (f", {len(refused)} refused" if refused else "") + (f"; {said}" if said else ""),
         warnings=[row["reason"] for row in refused]
         + [f"{a.format} {a.scheme}: {op} stays float" for a in written for op in grouped(a.float_ops)]
         + ([failed] if failed else []),
-        extra={"artifacts": [artifact.to_dict() for artifact in written], "refused": refused}
+        extra={"artifacts": [a.to_dict() for a in written], "refused": refused, "companions": companions}
         | ({"ladder": ladder} if ladder is not None else {}),
-        files=[*([target / ladder["path"]] if ladder is not None else []), *pipeline],
+        files=[
+            *([target / ladder["path"]] if ladder is not None else []),
+            *(target / row["path"] for row in companions if row["path"]),
+            *pipeline,
+        ],
         failed=failed,
         exit_code=1 if failed else 4 if refused else 0,
     )
 
 
-def write_pipeline(job: Job, target: Path, written: list[Artifact], student: Student) -> list[Path]:
+def write_pipeline(
+    job: Job, target: Path, written: list[Artifact], student: Student, companions: list[dict[str, Any]]
+) -> list[Path]:
     """Write what a runner needs beside the artifacts, where the task says so; returns the files."""
     manifest = job.judged_task.manifest()
     if manifest is None:
         return []
     golden = {name: x.numpy() for name, x in job.judged_task.golden(job.predictor(student.model)).items()}
-    return write_manifest(target, job.recipe.name, manifest, written, golden)
+    models: dict[str, dict[str, str]] = {"denoiser": {f"{a.format} {a.scheme}": Path(a.path).name for a in written}}
+    for row in companions:
+        if row["path"]:
+            models.setdefault(row["name"], {})[f"{row['format']} {row['scheme']}"] = Path(row["path"]).name
+    return write_manifest(target, job.recipe.name, manifest, models, golden)
 
 
 def assert_same_weights(program: Any, model: nn.Module) -> None:

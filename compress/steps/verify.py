@@ -18,6 +18,7 @@ from compress.job import Job
 from compress.recipe import Verify
 from compress.steps.export import ARTIFACTS, programs
 from compress.steps.outcome import Outcome
+from compress.steps.reference import torch_reference
 from compress.types import Artifact, Number
 
 
@@ -44,6 +45,7 @@ def run(job: Job, index: int, settings: Verify, folder: Path, student: Student) 
             "rows": rows,
             "limits": {s: asdict(limit) for s, limit in limits.items()},
             "own_quality": {scheme: q.to_dict() for scheme, q in qualities.items()},
+            "uses": [row for scheme in qualities for row in _uses(job, student, scheme, qualities[scheme])],
         },
         warnings=failed,
         failed="; ".join(failed),
@@ -79,6 +81,20 @@ def _verify(
     elif (folder / artifact.path).exists():
         row["divergence"] = _divergence(folder / artifact.path, artifact, model, samples[0], row)
     return row
+
+
+def _uses(job: Job, student: Student, scheme: str, own: Number) -> list[dict[str, Any]]:
+    """The model of a scheme in every way in which it can be used, with its quality; the first is its own way."""
+    uses = job.judged_task.uses(job.predictor(student.model if scheme == "float32" else student.final))
+    return [
+        {
+            "name": name,
+            "scheme": scheme,
+            "evaluations": use.evaluations,
+            "quality": (job.judged_task.quality(use.predict, "test", own.n) if number else own).to_dict(),
+        }
+        for number, (name, use) in enumerate(uses.items())
+    ]
 
 
 def limits_of(settings: Verify, scheme: str, student: Student, samples: list[tuple[np.ndarray, ...]]) -> room.Threshold:
@@ -120,18 +136,6 @@ def held_samples(job: Job, count: int) -> list[tuple[np.ndarray, ...]]:
             if len(found) == count:
                 return found
     return found
-
-
-def torch_reference(model: nn.Module) -> Callable[..., list[np.ndarray]]:
-    """The model as a function of arrays."""
-
-    def reference(*arrays: np.ndarray) -> list[np.ndarray]:
-        model.eval()
-        with torch.no_grad():
-            output = model(*(torch.from_numpy(a) for a in arrays))
-        return [output.numpy()]
-
-    return reference
 
 
 def runtime_predictor(path: Path, format: str) -> Callable[..., Tensor]:

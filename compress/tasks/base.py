@@ -8,7 +8,7 @@ very batches it would have seen, and several processes share one epoch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self
 
@@ -69,6 +69,26 @@ class Sample:
     outputs: Mapping[str, str | Tensor] = field(default_factory=dict)
     sounds: Mapping[str, Tensor] = field(default_factory=dict)
     sample_rate: int | None = None
+
+
+@dataclass(frozen=True)
+class Companion:
+    """A network that is shipped beside the student as it is: a text encoder in front of it, a decoder behind it.
+
+    `examples` are its inputs, batch size 1, to calibrate and verify it with.
+    """
+
+    name: str
+    network: nn.Module
+    examples: Sequence[tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class Use:
+    """A model in one of the ways in which it can be used, and how often that asks it for one output."""
+
+    predict: Predict
+    evaluations: int
 
 
 @dataclass(frozen=True)
@@ -175,8 +195,21 @@ class Task(ABC):
         """A few samples with all that they were made of, for a device to make again; where there is a manifest."""
         return {}
 
+    def companions(self) -> Sequence[Companion]:
+        """The networks that a pipeline's folder has beside the student."""
+        return ()
+
     def references(self) -> Mapping[str, Reference]:
         """What the student is held against beside its teacher, by name."""
+        return {}
+
+    @property
+    def evaluations(self) -> int:
+        """How often the student is asked for one of the task's outputs; a budget's latency is for all of them."""
+        return 1
+
+    def uses(self, predict: Predict) -> Mapping[str, Use]:
+        """The ways in which a model can be used, by name, its own one first, where there are several."""
         return {}
 
     def samples(self, models: Mapping[str, Predict], count: int = 12) -> list[Sample]:

@@ -7,26 +7,29 @@ table of constants that is shipped beside it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from compress.diffusion import Preconditioning, SamplerTable, per_sample
 from compress.errors import DataError
 from compress.metrics import Features, figure_name, frechet_distance, half_sample_interval
-from compress.tasks.base import Batch, Predict, Reference, Sample, Split, Stored, Task, take
+from compress.tasks.base import Batch, Companion, Predict, Reference, Sample, Split, Stored, Task, Use, take
 from compress.tasks.distribution import neighbours, rows_of
 from compress.tasks.draws import generator_of
 from compress.tasks.generation import Classifier
 from compress.tasks.imitation import mean_of
+from compress.tasks.prompts import Prompts
 from compress.types import Number
 
 GOLDEN = 8
 """Samples that go with a pipeline's files, for a device to make again."""
+DECODED = 64
+"""Real latents that the decoder is calibrated and verified with."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class Diffusion(Task):
         train: clean samples (N, C, H, W), as the network sees them (images in [-1, 1]).
         real: real samples that nothing is trained on, (M, C, H, W): the first half judges on the validation split, the
             other on the test split.
+        real_pictures: RGB in [0, 1] that they stand for, (M, 3, H', W'), where `pixels` of them would lose something.
         preconditioning: what the network's output means.
         teacher_preconditioning: what the teacher's means, where that is another.
         sampler: how samples are made of a student. Where it tells the network a second time (a flow map), all networks
@@ -75,10 +79,15 @@ class Diffusion(Task):
         drop: share of training samples that lose their condition, for guidance.
         classifier: says what is in a picture; the report then has the share that shows the class asked for.
         class_of: condition rows (N, K) to the classes (N,) that they ask for.
+        seen_in: clean samples (N, C, H, W) to the last numbers (N, R) of the condition rows that they would answer; for
+            methods that learn a condition from what the student itself makes.
         count: samples made per split.
         level_mean, level_std: of the logarithm of the noise levels that are trained on (Karras et al., 2022).
         teacher_steps: samplers of the teacher that stand beside the student in the report, by name.
+        student_steps: further samplers of the student; the report has all of them beside what they take.
         pixels: samples to RGB in [0, 1], (N, 3, H, W); by default from [-1, 1].
+        decoder: where samples are latents, the network that makes pictures in [-1, 1] of them; `pixels` gets these.
+        prompts: where conditions are texts, what makes rows of them; goes into the pipeline's folder.
     """
 
     higher_is_better = False
@@ -99,12 +108,17 @@ class Diffusion(Task):
         drop: float = 0.1,
         classifier: Classifier | None = None,
         class_of: Callable[[Tensor], Tensor] = lambda rows: rows.argmax(1),
+        seen_in: Callable[[Tensor], Tensor] | None = None,
         count: int = 1_000,
         batch_size: int = 64,
         level_mean: float = -1.2,
         level_std: float = 1.2,
         teacher_steps: Mapping[str, SamplerTable] | None = None,
+        student_steps: Mapping[str, SamplerTable] | None = None,
         pixels: Callable[[Tensor], Tensor] | None = None,
+        real_pictures: Tensor | None = None,
+        decoder: nn.Module | None = None,
+        prompts: Prompts | None = None,
     ) -> None:
         if len(real) < 4:
             raise DataError(f"{len(real)} real samples are too few to judge others by")
@@ -113,15 +127,23 @@ class Diffusion(Task):
         self.clean, self.conditions = train, conditions
         middle = len(real) // 2
         self.real: dict[Split, Tensor] = {"validation": real[:middle], "test": real[middle:]}
+        self.real_pictures: dict[Split, Tensor] = {}
+        if real_pictures is not None:
+            if len(real_pictures) != len(real):
+                raise DataError(f"{len(real)} real samples have {len(real_pictures)} pictures")
+            self.real_pictures = {"validation": real_pictures[:middle], "test": real_pictures[middle:]}
         self.preconditioning, self.sampler, self.features = preconditioning, sampler, features
         self.teacher_preconditioning = teacher_preconditioning or preconditioning
         self.teacher_sampler = teacher_sampler or sampler
         self.asked = torch.unique(conditions, dim=0) if asked is None and conditions is not None else asked
         self.drop, self.classifier, self.class_of = drop, classifier, class_of
+        self.seen_in = seen_in
         self.count, self.batch_size = count, batch_size
         self.level_mean, self.level_std = level_mean, level_std
-        self.teacher_steps = dict(teacher_steps or {})
-        self.pixels = pixels or _rgb
+        self.teacher_steps, self.student_steps = dict(teacher_steps or {}), dict(student_steps or {})
+        self.decoder, self.prompts = decoder.eval() if decoder is not None else None, prompts
+        shown = pixels or _rgb
+        self.pixels = shown if decoder is None else lambda samples: shown(self.pictures(samples))
         self.quality_name = figure_name("Fréchet distance", features)
         self.takes_until = any(row.until is not None for row in sampler.rows)
         self._teacher: Predict | None = None
@@ -260,17 +282,31 @@ class Diffusion(Task):
             "preconditioning": self.preconditioning.name,
             "sample_shape": list(self.shape),
             "conditions": None if self.asked is None else self.asked.tolist(),
-        }
+        } | ({} if self.prompts is None else {"text": self.prompts.manifest()})
 
     def golden(self, predict: Predict) -> dict[str, Tensor]:
-        """The first test samples, with the noises and conditions that they were made of."""
+        """The first test samples, with the noises and conditions that they were made of, and their pictures."""
         noises = self.noises("test", GOLDEN, 1 + self.sampler.fresh_noises)
         condition = self.conditions_of(GOLDEN)
-        return {
-            "first": noises[:, 0],
-            "fresh": noises[:, 1:],
-            "samples": self.make(predict, "test", GOLDEN),
-        } | ({} if condition is None else {"condition": condition})
+        made = self.make(predict, "test", GOLDEN)
+        found = {"first": noises[:, 0], "fresh": noises[:, 1:], "samples": made}
+        if condition is not None:
+            found["condition"] = condition
+        return found | ({} if self.decoder is None else {"pictures": self.pictures(made)})
+
+    def companions(self) -> Sequence[Companion]:
+        """The text encoder and the decoder, where there are any."""
+        found = [] if self.prompts is None else [self.prompts.companion()]
+        if self.decoder is not None:
+            found.append(Companion("decoder", self.decoder, [(x[None],) for x in self.real["validation"][:DECODED]]))
+        return found
+
+    @torch.no_grad()
+    def pictures(self, samples: Tensor) -> Tensor:
+        """What the decoder makes of samples; without one they are pictures themselves."""
+        if self.decoder is None:
+            return samples
+        return torch.cat([self.decoder(part) for part in samples.split(self.batch_size)])
 
     def quality(self, predict: Predict, split: Split = "test", limit: int | None = None) -> Number:
         """The Fréchet distance of `count` (or `limit`) samples to the split's real ones."""
@@ -306,6 +342,18 @@ class Diffusion(Task):
             return {}
         return {name: Reference(Sampling(teacher, table)) for name, table in self.teacher_steps.items()}
 
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations for a sample."""
+        return self.sampler.evaluations
+
+    def uses(self, predict: Predict) -> Mapping[str, Use]:
+        """A model with its own sampler, and with each of the further ones."""
+        own = self.sampler_of(predict)
+        others = self.teacher_steps if predict is self._teacher else self.student_steps
+        further = {name: Use(Sampling(predict, table), table.evaluations) for name, table in others.items()}
+        return {own.name: Use(predict, own.evaluations)} | further
+
     def samples(self, models: Mapping[str, Predict], count: int = 12) -> list[Sample]:
         """What each model makes of the same noises."""
         made = {name: self.pixels(self.make(predict, "test", count)).clamp(0, 1) for name, predict in models.items()}
@@ -323,8 +371,11 @@ class Diffusion(Task):
 
     def _rows(self, split: Split) -> Tensor:
         if split not in self._real_rows:
-            batches = self.real[split].split(self.batch_size)
-            self._real_rows[split] = rows_of(self.features, (self.pixels(batch).clamp(0, 1) for batch in batches))
+            if split in self.real_pictures:
+                shown = iter(self.real_pictures[split].split(self.batch_size))
+            else:
+                shown = (self.pixels(batch).clamp(0, 1) for batch in self.real[split].split(self.batch_size))
+            self._real_rows[split] = rows_of(self.features, shown)
         return self._real_rows[split]
 
 

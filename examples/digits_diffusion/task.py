@@ -38,6 +38,11 @@ def task(steps: int = 1, count: int = 900) -> Diffusion:
             f"teacher, {n} Euler steps": table_of(f"{n} Euler steps", euler, karras_levels(n, LOWEST, HIGHEST), means)
             for n in (1, 2, 4, 8)
         },
+        student_steps={
+            f"{n} steps with fresh noise between": table_of(f"{n} steps", renoise, [*levels, 0.0], means)
+            for n, levels in FEW_STEPS.items()
+            if n != steps
+        },
         features=Features("a digit classifier's features", judge.features),
         classifier=judge.logits,
         conditions=F.one_hot(classes[:half], 10).float(),

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from compress.errors import CompressError
 from compress.pipeline import RunResult, run
@@ -18,11 +19,22 @@ from compress.recipe import make_recipe
 TRAINING = {"optimizer": "adamw", "learning_rate": 0.002, "weight_decay": 0.0, "clip_norm": 1.0}
 
 
-def go(folder: Path, *steps: dict[str, Any], **data: Any) -> RunResult:
+def without_torch(here: Path, artifacts: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The folder's own runner, where torch cannot be imported."""
+    program = (
+        "import sys; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; sys.path.insert(0, sys.argv[0][:-16]);"
+        " import runpy; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    command = [sys.executable, "-c", program, str(artifacts / "run_pipeline.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=here, check=False)
+
+
+def go(folder: Path, *steps: dict[str, Any], task: str = "task", **data: Any) -> RunResult:
     record = {
         "name": "blobs",
         "teacher": {"entry": "tests/pipeline/painted.py:teacher", "train": {**TRAINING, "epochs": 6}},
-        "task": {"entry": "tests/pipeline/painted.py:task"}, "data": data, "train": {"threads": 1},
+        "task": {"entry": f"tests/pipeline/painted.py:{task}"}, "data": data, "train": {"threads": 1},
+        "budget": {"latency_ms": 1000.0},
         "steps": list(steps),
     }  # fmt: skip
     return run(make_recipe(record), folder, recipe_folder=folder.parent, quiet=True)
@@ -48,18 +60,24 @@ def test_from_a_trained_teacher_to_a_folder_that_runs_without_torch(tmp_path: Pa
     assert [row.name for row in result.report.references] == ["teacher, 1 step"]
     assert result.report.student.more_qualities["network evaluations per sample"].value == 2
     assert result.report.teacher.more_qualities["network evaluations per sample"].value == 11
+    uses = {(row.model, row.scheme, row.name): row for row in result.report.uses}
+    own, single = uses["student", "w8a8", "few"], uses["student", "w8a8", "a single step"]
+    assert (own.evaluations, single.evaluations, uses["teacher", "float32", "heun"].evaluations) == (2, 1, 11)
+    assert own.quality == result.report.student.quality and own.macs.value == 2 * result.report.student.macs.value
+    assert own.latency_ms.value == pytest.approx(2 * single.latency_ms.value)
+    assert single.latency_ms.value == result.report.student.latency.value and len(uses) == 6
+    assert single.quality.value != own.quality.value and any(row.on_front for row in result.report.uses)
+    (limit,) = result.report.budget
+    assert limit.actual.value == pytest.approx(own.latency_ms.value) and "all 2 evaluations" in limit.note
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert 'id="uses"' in page and "a single step" in page and 'id="plot-uses"' in page
     artifacts = folder / "artifacts"
     manifest = json.loads((artifacts / "pipeline.json").read_text())
     assert set(manifest["models"]["denoiser"]) == {"onnx float32", "onnx w8a8", "litert float32", "litert w8a8"}
     assert len(manifest["sampler"]["rows"]) == 3 and np.array(manifest["conditions"]).shape == (2, 2)
-    program = (
-        "import sys; sys.modules['torch'] = None; import runpy; sys.argv = sys.argv[1:];"
-        " runpy.run_path(sys.argv[0], run_name='__main__')"
-    )
 
     def runner(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", program, str(artifacts / "run_pipeline.py"), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+        return without_torch(tmp_path, artifacts, *arguments)
 
     for model in ("onnx float32", "litert float32"):
         checked = runner("--check", "--model", model)
@@ -69,6 +87,32 @@ def test_from_a_trained_teacher_to_a_folder_that_runs_without_torch(tmp_path: Pa
     assert drawn.returncode == 0 and (tmp_path / "four.png").read_bytes()[:4] == b"\x89PNG"
     assert "no condition 7; there are 0 to 1" in runner("--condition", "7").stderr
     assert "no model 'onnx w4' here" in runner("--model", "onnx w4").stderr
+
+
+def test_text_encoder_and_decoder_are_shipped_and_a_prompt_becomes_a_picture(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    result = go(
+        folder,
+        {"quantize": {"scheme": "w8a8", "calibration_batches": 2}},
+        {"export": {"formats": ["onnx", "litert"]}},
+        task="worded",
+    )
+    assert result.exit_code == 0 and result.report is not None
+    rows = {(row.name, row.format): row for row in result.report.companions}
+    assert set(rows) == {(name, form) for name in ("text_encoder", "decoder") for form in ("onnx", "litert")}
+    assert all(row.passed and row.sqnr_db.value > 25 and row.size_bytes > 0 for row in rows.values())
+    assert 'id="companions"' in (folder / "report.html").read_text(encoding="utf-8")
+    artifacts, pictures = folder / "artifacts", {}
+    for model in ("onnx w8a8", "litert w8a8"):
+        checked = without_torch(tmp_path, artifacts, "--check", "--model", model)
+        assert checked.returncode == 0 and float(checked.stdout.split(":")[1].split(" dB")[0]) > 15, checked.stderr
+        for side in ("left", "RIGHT!"):
+            out = f"{side[0]}-{model[0]}.png"
+            drawn = without_torch(tmp_path, artifacts, "--prompt", f"a blob, {side}", "--count", "1", "--out", out)
+            assert drawn.returncode == 0, drawn.stderr
+            pictures[side, model] = Image.open(tmp_path / out)
+    assert {picture.size for picture in pictures.values()} == {(16, 16)}
+    assert list(pictures["left", "onnx w8a8"].getdata()) != list(pictures["RIGHT!", "onnx w8a8"].getdata())
 
 
 def test_a_sampler_learns_on_the_quantized_network_and_leaves_its_files_alone(tmp_path: Path) -> None:

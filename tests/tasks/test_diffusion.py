@@ -102,6 +102,15 @@ def test_the_teacher_has_a_sampler_of_its_own_and_others_stand_beside_it() -> No
     reference = task.references()["teacher, 1 step"]
     assert task.more_qualities(reference.predict)[evaluations].value == 1
     assert "1" in task.quality(reference.predict).source
+    assert {name: use.evaluations for name, use in task.uses(shrink).items()} == {"many steps": 4, "teacher, 1 step": 1}
+
+
+def test_a_student_can_be_used_with_further_samplers() -> None:
+    task = make(student_steps={"at once": table_of("1", euler, [4.0, 0.0], SAYS_CLEAN)})
+    uses = task.uses(shrink)
+    assert {name: use.evaluations for name, use in uses.items()} == {"two steps": 2, "at once": 1}
+    assert task.evaluations == 2 and uses["two steps"].predict is shrink
+    assert task.quality(uses["at once"].predict).value != task.quality(shrink).value
 
 
 def test_calibration_sees_what_the_sampler_asks() -> None:

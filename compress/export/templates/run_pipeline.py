@@ -1,14 +1,16 @@
 """Makes pictures from this folder alone: numpy and one runtime (onnxruntime, or ai-edge-litert), no torch.
 
     python run_pipeline.py --condition 3 --count 16 --out sheet.png
+    python run_pipeline.py --prompt "a red heart" --out heart.png
     python run_pipeline.py --check
 
 The model's files and the sampler's constants are named in pipeline.json. The sample before evaluation i is
 
     x_i = start_i * first_noise + sum_j outputs_ij * output_j + sum_j noises_ij * fresh_noise_j
 
-and the model is given (scale_i * x_i, time_i[, until_i][, condition]); the last row is the picture. --check makes the
-samples of golden.npz again and compares them.
+and the model is given (scale_i * x_i, time_i[, until_i][, condition]); the last row is the picture, or where there is
+a decoder, what it makes one of. A prompt becomes a condition by the text encoder. --check makes the samples of
+golden.npz again and compares them.
 """
 
 import argparse
@@ -42,7 +44,7 @@ def load_model(path):
 
         def run(*arrays):
             for place, array in zip(places, arrays):
-                interpreter.set_tensor(place["index"], array)
+                interpreter.set_tensor(place["index"], array.astype(place["dtype"]))
             interpreter.invoke()
             return interpreter.get_tensor(output)
 
@@ -64,6 +66,33 @@ def sample(model, rows, first, fresh, condition):
         times = [np.array([row[key]], np.float32) for key in ("time", "until") if key in row]
         inputs = [(row["scale"] * x).astype(np.float32), *times]
         outputs.append(model(*inputs, *([] if condition is None else [condition])))
+
+
+def companion(manifest, part, name):
+    """The part's file of the same format, or None where the pipeline has no such part."""
+    files = manifest["models"].get(part)
+    if not files:
+        return None
+    same = [each for each in files if each.split()[0] == name.split()[0]]
+    chosen = name if name in files else (same or [None])[0]
+    if chosen is None:
+        raise SystemExit(f"{part} has no file for {name}; there are: {', '.join(files)}")
+    return load_model(FOLDER / files[chosen])
+
+
+def condition_of(prompt, manifest, encoder):
+    """The condition row (1, K) of a text."""
+    from wordpiece import pieces
+
+    text = manifest["text"]
+    numbers = {piece: number for number, piece in enumerate(text["vocabulary"])}
+    return encoder(np.array([pieces(prompt, numbers, text["length"])], np.int64))
+
+
+def decibels(wanted, made):
+    """How far apart two arrays are, and their largest difference."""
+    error = made - wanted
+    return 10 * np.log10(np.mean(wanted**2) / max(np.mean(error**2), 1e-20)), np.abs(error).max()
 
 
 def write_png(path, pixels):
@@ -98,6 +127,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="which file, such as 'litert w8a8'; by default the first that can run")
     parser.add_argument("--condition", type=int, help="number of the condition; by default each in turn")
+    parser.add_argument("--prompt", help="a text, where the pipeline has a text encoder")
     parser.add_argument("--count", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("sheet.png"))
@@ -110,7 +140,11 @@ def main():
     if name not in files:
         raise SystemExit(f"no model '{name}' here; there are: {', '.join(runnable)}")
     model, rows = load_model(FOLDER / files[name]), manifest["sampler"]["rows"]
-    conditions = manifest["conditions"]
+    conditions, decoder = manifest["conditions"], companion(manifest, "decoder", name)
+    if given.prompt is not None:
+        if "text" not in manifest:
+            raise SystemExit("this pipeline has no text encoder: use --condition")
+        conditions = condition_of(given.prompt, manifest, companion(manifest, "text_encoder", name)).tolist()
     if given.check:
         golden = np.load(FOLDER / "golden.npz")
         made = [
@@ -119,9 +153,9 @@ def main():
                 golden["first"], golden["fresh"], golden["condition"][:, None] if "condition" in golden else [None] * 99
             )
         ]
-        error = np.concatenate(made) - golden["samples"]
-        ratio_db = 10 * np.log10(np.mean(golden["samples"] ** 2) / max(np.mean(error**2), 1e-20))
-        worst = np.abs(error).max()
+        ratio_db, worst = decibels(golden["samples"], np.concatenate(made))
+        if decoder is not None:
+            ratio_db, worst = decibels(golden["pictures"], np.concatenate([decoder(each) for each in made]))
         print(f"{name}: {ratio_db:.1f} dB from the float model on {len(made)} samples, largest error {worst:.2g}")
         sys.exit(0 if ratio_db > 10 else 1)
     random, shape = np.random.default_rng(given.seed), (1, *manifest["sample_shape"])
@@ -135,7 +169,8 @@ def main():
                 raise SystemExit(f"there is no condition {chosen}; there are 0 to {len(conditions) - 1}")
             condition = np.array([conditions[chosen]], np.float32)
         first, *fresh = [random.standard_normal(shape, np.float32) for _ in range(1 + noises)]
-        made.append(sample(model, rows, first, fresh, condition))
+        x = sample(model, rows, first, fresh, condition)
+        made.append(x if decoder is None else decoder(x.astype(np.float32)))
     write_png(given.out, sheet(np.concatenate(made), min(given.count, 8)))
     print(f"{given.count} samples by {name}: {given.out}")
 
