@@ -199,6 +199,13 @@ class Rewrite(Section):
     norms: Literal["keep", "fold"] = Field(
         "keep", description="instance norms by fixed statistics, where those of the images differ little"
     )
+    attention: Literal["keep", "relu", "drop"] = Field(
+        "keep", description="ReLU in place of its softmax, or no attention over more keys than options.longest (near)"
+    )
+    keys: Literal["keep", "share"] = Field(
+        "keep", description="one projection for an attention's keys and values (near)"
+    )
+    activations: Literal["keep", "silu"] = Field("keep", description="GELU into SiLU (near)")
     options: dict[str, Any] = Field(default_factory=dict, description="thresholds and sites, see compress.rewrite")
     batches: int = Field(8, ge=1, description="training batches behind the norms' statistics")
     tiles: Tiles | None = Field(None, description="plan the tiles of a large picture; changes nothing in the model")

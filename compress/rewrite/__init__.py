@@ -9,6 +9,9 @@ The passes, in the order they run, each on what came before:
     aggregate   accumulate (exact) | thin       dense connections keep fewer feature maps alive
     upsample    pixel_shuffle (exact) | resize  transposed convolutions become plain ones
     separable   all | large                     k x k convolutions become two thinner ones
+    keys        share                           attention takes its values for keys: one projection less
+    attention   relu | drop                     no softmax; no attention over more keys than `longest`
+    activations silu                            GELU becomes SiLU
 
 `tiled` is a rewrite of the outside: the picture goes through the model piece by piece.
 """

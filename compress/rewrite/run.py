@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from compress.errors import CheckFailed, UnknownName
 from compress.graph.cost import cost_of, propagate_shapes
 from compress.graph.layers import forget_unused
-from compress.rewrite import aggregate, norms, separable, upsample
+from compress.rewrite import activations, aggregate, attention, norms, separable, upsample
 from compress.rewrite.edits import inputs_of
 from compress.rewrite.rewrite_plan import NOT_ASKED, RewritePlan, SiteRewrite
 from compress.rewrite.settings import PASSES, RewriteSettings
@@ -23,6 +23,9 @@ _APPLY: dict[str, Callable[[fx.GraphModule, Sequence[SiteRewrite]], None]] = {
     "aggregate": aggregate.apply,
     "upsample": upsample.apply,
     "separable": separable.apply,
+    "keys": attention.apply_keys,
+    "attention": attention.apply_softmax,
+    "activations": activations.apply,
 }
 
 
@@ -113,7 +116,13 @@ def _planned(
         return aggregate.plan(model, settings, example_inputs)
     if name == "upsample":
         return upsample.plan(model, settings.upsample)
-    return separable.plan(model, settings)
+    if name == "separable":
+        return separable.plan(model, settings)
+    if name == "keys":
+        return attention.plan_keys(model, example_inputs)
+    if name == "attention":
+        return attention.plan_softmax(model, settings.attention, settings.longest, example_inputs)
+    return activations.plan(model)
 
 
 def _chosen(pass_name: str, sites: list[SiteRewrite], names: Sequence[str] | None) -> list[SiteRewrite]:

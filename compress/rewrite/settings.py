@@ -13,11 +13,14 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "aggregate": ("keep", "accumulate", "thin"),
     "upsample": ("keep", "resize", "pixel_shuffle"),
     "separable": ("keep", "all", "large"),
+    "attention": ("keep", "relu", "drop"),
+    "keys": ("keep", "share"),
+    "activations": ("keep", "silu"),
     "separable_form": ("depthwise", "pair"),
     "thin_reads": ("last", "input_and_last"),
 }
 """Key -> what it may say."""
-PASSES = ("norms", "aggregate", "upsample", "separable")
+PASSES = ("norms", "aggregate", "upsample", "separable", "keys", "attention", "activations")
 """The passes in the order they run: each sees what the ones before it made."""
 
 
@@ -33,6 +36,10 @@ class RewriteSettings:
     separable: Literal["keep", "all", "large"] = "keep"
     aggregate: Literal["keep", "accumulate", "thin"] = "keep"
     norms: Literal["keep", "fold"] = "keep"
+    attention: Literal["keep", "relu", "drop"] = "keep"
+    keys: Literal["keep", "share"] = "keep"
+    activations: Literal["keep", "silu"] = "keep"
+    longest: int = 1024  # keys up to which attention: drop leaves an attention in
     separable_form: Literal["depthwise", "pair"] = "depthwise"
     rank: int = 1  # depthwise maps for each input channel
     min_channels: int = 16  # a layer with fewer on either side is not split into depthwise and pointwise
@@ -51,7 +58,7 @@ class RewriteSettings:
         for key, allowed in CHOICES.items():
             if getattr(self, key) not in allowed:
                 raise RecipeError(f"rewrite.{key}: '{getattr(self, key)}' is none of {', '.join(allowed)}")
-        for key, least in (("rank", 1), ("min_channels", 1), ("large_kernel", 3)):
+        for key, least in (("rank", 1), ("min_channels", 1), ("large_kernel", 3), ("longest", 1)):
             value = getattr(self, key)
             if not isinstance(value, int) or value < least:
                 raise RecipeError(f"rewrite.{key}: {value!r} is no whole number from {least} on")
