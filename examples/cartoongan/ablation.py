@@ -2,8 +2,9 @@
 
     python -m examples.cartoongan.ablation runs/cartoongan
 
-Takes a finished run of recipe.yaml, teaches its pruned student again without the perceptual term for as many seconds
-(more epochs, as each is cheaper), and prints both on the test tiles beside the photograph itself.
+Takes a finished run of recipe.yaml, whose student first learns pixels alone, and teaches that student on with pixels
+alone for as many seconds as it was taught with the perceptual term (more epochs, as each is cheaper); prints both on
+the test tiles beside the photograph itself.
 """
 
 import argparse
@@ -17,28 +18,32 @@ from compress.pipeline import load_run, run
 from compress.recipe import Distill, make_recipe
 
 
-def seconds_of(folder: Path) -> float:
-    """How long the distill step of a run took."""
-    return float(read_json(folder / "steps/02-distill/record.json")["seconds"])
+def last_distill(record: dict[str, Any]) -> int:
+    """The number of a recipe's last distill step."""
+    return max(number for number, step in enumerate(record["steps"], 1) if "distill" in step)
+
+
+def seconds_of(folder: Path, number: int) -> float:
+    """How long a distill step of a run took."""
+    return float(read_json(folder / f"steps/{number:02d}-distill/record.json")["seconds"])
 
 
 def l1_recipe(record: dict[str, Any], epochs: int) -> dict[str, Any]:
-    """A run's recipe, with L1 alone in its distill step."""
+    """A run's recipe, with L1 alone in its last distill step too."""
     steps = copy.deepcopy(record["steps"])
-    for step in steps:
-        if "distill" in step:
-            step["distill"] |= {"epochs": epochs, "options": {"teacher": {"pixel": 1.0}}}
+    steps[last_distill(record) - 1]["distill"] |= {"epochs": epochs, "options": {"teacher": {"pixel": 1.0}}}
     return {**record, "steps": steps}
 
 
 def main(folder: Path) -> None:
     recipe, recipe_folder = load_run(folder)
-    settings: Distill = next(step.settings for step in recipe.steps if step.verb == "distill")
-    other, wanted = folder.with_name(f"{folder.name}-l1"), seconds_of(folder)
-    epochs = settings.epochs
+    number = last_distill(recipe.to_dict())
+    settings: Distill = recipe.steps[number - 1].settings
+    other, wanted = folder.with_name(f"{folder.name}-l1"), seconds_of(folder, number)
+    epochs = 2 * settings.epochs
     while True:
         _teach(recipe.to_dict(), recipe_folder, folder, other, epochs)
-        taken = seconds_of(other)
+        taken = seconds_of(other, number)
         print(
             f"{epochs} epochs of L1 alone took {taken:.0f} s, {settings.epochs} with the perceptual term {wanted:.0f} s"
         )
@@ -62,9 +67,10 @@ def float_quality(report: dict[str, Any]) -> float:
 def _teach(
     record: dict[str, Any], recipe_folder: Path, folder: Path, other: Path, epochs: int, until: str | None = "distill"
 ) -> None:
-    """The run's teacher and pruned student, taught anew in another folder."""
-    for name in ("recipe.json", "steps/00-teacher", "steps/01-prune"):
-        source, target = folder / name, other / name
+    """The run's student before its last lesson, taught on in another folder."""
+    before = last_distill(record)
+    for path in (folder / "recipe.json", *(p for p in (folder / "steps").iterdir() if int(p.name[:2]) < before)):
+        source, target = path, other / path.relative_to(folder)
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
