@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import groupby
 from statistics import median
 
 from compress.bench.table import Row
 
+_EVALUATIONS = re.compile(r"\d+ evaluations?")
 HEADERS = ("NO", "METHOD", "CASE", "METRIC", "WITH", "WITHOUT", "VERDICT", "CPU SECONDS")
 _HEAD = """# Methods bench: {family}
 
@@ -36,6 +38,7 @@ def render(family: str, rows: Sequence[Row]) -> str:
     total = f"{len(rows)} cases: {counts or 'none yet'}; {minutes:.0f} minutes of processor time."
     lines = [_HEAD.format(family=family), total, ""]
     lines += [_line(HEADERS), _line(["---"] * len(HEADERS)), *(_line(cells(row)) for row in rows), ""]
+    lines += _by_evaluations(rows)
     for (_, title), found in groupby(rows, key=lambda row: (row.method, row.title)):
         group = list(found)
         number = "" if group[0].number is None else f"{group[0].number} "
@@ -43,6 +46,36 @@ def render(family: str, rows: Sequence[Row]) -> str:
         for row in group:
             lines += [*_section(row), ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _by_evaluations(rows: Sequence[Row]) -> list[str]:
+    """Quality against the number of network evaluations, where cases are of that: a line for each method."""
+    found = {(row.title, int(row.name.split()[0])): row for row in rows if _EVALUATIONS.fullmatch(row.name)}
+    counts = sorted({count for _, count in found})
+    if not counts:
+        return []
+    rest = {count: next(row for (_, c), row in found.items() if c == count).without for count in counts}
+    teacher = ["the teacher, Euler steps", *(_figure(median(rest[c])) if rest[c] else "–" for c in counts), ""]
+    lines = [
+        "## Quality against network evaluations",
+        "",
+        f"{next(iter(found.values())).metric}; medians over seeds.",
+        "",
+    ]
+    lines += [
+        _line(["METHOD", *map(str, counts), "CPU SECONDS A SEED"]),
+        _line(["---"] * (len(counts) + 2)),
+        _line(teacher),
+    ]
+    for title in dict.fromkeys(title for title, _ in found):
+        of_method = {count: found[title, count] for count in counts if (title, count) in found}
+        shown = [
+            _figure(median(of_method[c].with_idea)) if c in of_method and of_method[c].with_idea else "–"
+            for c in counts
+        ]
+        seconds = sum(row.cpu_seconds / max(1, len(row.with_idea)) for row in of_method.values())
+        lines.append(_line([title, *shown, f"{seconds:.0f}"]))
+    return [*lines, ""]
 
 
 def _section(row: Row) -> list[str]:

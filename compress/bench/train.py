@@ -34,6 +34,7 @@ def distil(
     epochs: int = 10,
     learning_rate: float = 2e-3,
     batch_size: int | None = None,
+    devices: DeviceSettings | None = None,
 ) -> nn.Module:
     """A new student of `teacher`, trained on `task` by `method` as `steps.distill` would.
 
@@ -55,7 +56,10 @@ def distil(
 
         players = trainer.players(learner, OptimizerSettings("adamw", learning_rate, weight_decay=0.0))
         size = batch_size or task.batch_size
-        play(players, draw, task.train_size(), epochs, size, seed, lambda epoch: trainer.on_epoch(epoch, epochs))
+        play(
+            players, draw, task.train_size(), epochs, size, seed, lambda epoch: trainer.on_epoch(epoch, epochs),
+            devices=devices,
+        )  # fmt: skip
     return model.eval()
 
 
@@ -128,11 +132,12 @@ def play(
     seed: int,
     on_epoch: Callable[[int], None] | None = None,
     average: float = 0.0,
+    devices: DeviceSettings | None = None,
 ) -> None:
-    """Train players in place for so many epochs of `size` samples, on the CPU in this process."""
+    """Train players in place for so many epochs of `size` samples; by default on the CPU, in float32."""
     loop = LoopSettings(epochs, batch_size, seed, _NEVER_S, ema_decay=average)
     with tempfile.TemporaryDirectory() as folder:
-        fit(players, draw, size, loop, make_fabric(DeviceSettings()), Path(folder), on_epoch=on_epoch)
+        fit(players, draw, size, loop, make_fabric(devices or DeviceSettings()), Path(folder), on_epoch=on_epoch)
 
 
 def _quietly(model: nn.Module) -> Callable[..., Tensor]:

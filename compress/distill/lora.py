@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from compress.errors import ModelError
+
 
 class Lora(nn.Module):
     """W + B A, with W (rows, ...) seen as a matrix; B starts at 0, and so does the change."""
@@ -30,6 +32,26 @@ def add_lora(model: nn.Module, layers: Sequence[str], rank: int) -> None:
     for path in layers:
         layer: Any = model.get_submodule(path)
         parametrize.register_parametrization(layer, "weight", Lora(layer.weight, rank))
+
+
+def adapt(model: nn.Module, rank: int) -> None:
+    """Put low-rank changes on all convolutions and linear layers, in place; they alone are trained.
+
+    Raises:
+        ModelError: the model has no such layer.
+    """
+    layers = [path for path, layer in model.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    if not layers:
+        raise ModelError("low-rank changes are of convolutions and linear layers, and the network has none")
+    add_lora(model, layers, rank)
+    train_loras(model)
+
+
+def train_loras(model: nn.Module) -> None:
+    """Let a model's low-rank changes learn, and nothing else in it."""
+    model.requires_grad_(False)
+    for change in loras(model):
+        change.requires_grad_(True)
 
 
 def merge_lora(model: nn.Module) -> None:

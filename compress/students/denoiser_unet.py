@@ -43,8 +43,8 @@ class DenoiserUnet(nn.Module):
     ) -> None:
         super().__init__()
         depth = 4 * width
-        self.embed = _TimeEmbedding(depth)
-        self.embed_until = _TimeEmbedding(depth, zero=True) if until else None
+        self.embed = TimeEmbedding(depth)
+        self.embed_until = TimeEmbedding(depth, zero=True) if until else None
         self.embed_condition = nn.Linear(conditions, depth, bias=False) if conditions else None
         self.first = nn.Conv2d(channels, width, 3, padding=1)
         widths = [width * m for m in multipliers]
@@ -58,6 +58,7 @@ class DenoiserUnet(nn.Module):
                 self.down.append(_Block(now, wide, depth))
                 now = wide
                 kept.append(now)
+        self.kept_widths = tuple(kept)
         self.middle = _Block(now, now, depth)
         for level, wide in reversed(list(enumerate(widths))):
             for _ in range(blocks + 1):
@@ -65,30 +66,41 @@ class DenoiserUnet(nn.Module):
                 now = wide
             if level:
                 self.up.append(_Larger(now))
-        self.last = _zero(nn.Conv2d(now, channels, 3, padding=1))
+        self.last = zeroed(nn.Conv2d(now, channels, 3, padding=1))
 
     def forward(self, x: Tensor, time: Tensor, *others: Tensor) -> Tensor:
         """The raw outputs; `others` are the second time, where there is one, and the condition, where there is one."""
+        embedded = self.embedded(time, *others)
+        return self.decoded(self.encoded(x, embedded), embedded)
+
+    def embedded(self, time: Tensor, *others: Tensor) -> Tensor:
+        """What all blocks are told, as rows (N, depth): of the times and the condition."""
         embedded = self.embed(time)
         rest = list(others)
         if self.embed_until is not None:
             embedded = embedded + self.embed_until(rest.pop(0))
         if self.embed_condition is not None:
             embedded = embedded + self.embed_condition(rest.pop(0))
-        embedded = F.silu(embedded)
-        x = self.first(x)
-        kept = [x]
+        return F.silu(embedded)
+
+    def encoded(self, x: Tensor, embedded: Tensor) -> list[Tensor]:
+        """The features on the way down, all of which the way up takes; the deepest are the last."""
+        kept = [self.first(x)]
         for part in self.down:
-            x = part(x, embedded) if isinstance(part, _Block) else part(x)
-            kept.append(x)
-        x = self.middle(x, embedded)
+            kept.append(part(kept[-1], embedded) if isinstance(part, _Block) else part(kept[-1]))
+        return kept
+
+    def decoded(self, kept: Sequence[Tensor], embedded: Tensor) -> Tensor:
+        """The raw outputs behind the features of the way down."""
+        left = list(kept)
+        x = self.middle(left[-1], embedded)
         for part in self.up:
-            x = part(torch.cat([x, kept.pop()], 1), embedded) if isinstance(part, _Block) else part(x)
+            x = part(torch.cat([x, left.pop()], 1), embedded) if isinstance(part, _Block) else part(x)
         output: Tensor = self.last(F.silu(x))
         return output
 
 
-class _TimeEmbedding(nn.Module):
+class TimeEmbedding(nn.Module):
     """Times (N,) to rows (N, depth), through waves from a slow one over all times to fast ones."""
 
     frequencies: Tensor
@@ -99,9 +111,10 @@ class _TimeEmbedding(nn.Module):
         self.inner = nn.Linear(2 * FREQUENCIES, depth)
         self.outer = nn.Linear(depth, depth)
         if zero:
-            _zero(self.outer)
+            zeroed(self.outer)
 
     def forward(self, time: Tensor) -> Tensor:
+        """The rows."""
         angles = time[:, None] * self.frequencies
         rows: Tensor = self.outer(F.silu(self.inner(torch.cat([angles.cos(), angles.sin()], 1))))
         return rows
@@ -117,7 +130,7 @@ class _Block(nn.Module):
         with torch.no_grad():
             self.scale.bias.add_(1)  # the scale's own 1; an addition of a plain number stays float on phones
         self.shift = nn.Linear(depth, after)
-        self.second = _zero(nn.Conv2d(after, after, 3, padding=1))
+        self.second = zeroed(nn.Conv2d(after, after, 3, padding=1))
         self.skip = nn.Conv2d(before, after, 1) if before != after else nn.Identity()
 
     def forward(self, x: Tensor, embedded: Tensor) -> Tensor:
@@ -139,7 +152,8 @@ class _Larger(nn.Module):
         return larger
 
 
-def _zero(layer: Layer) -> Layer:
+def zeroed(layer: Layer) -> Layer:
+    """The layer with all its parameters at zero, in place."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer

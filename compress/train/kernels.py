@@ -18,6 +18,8 @@ _PLAIN = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 ALIKE = 0.99
 """Cosine of right results to those in float32; rounding to 8 bits leaves more than .9999."""
+SIDES = {1: 64, 2: 20, 3: 8}
+"""Of the inputs that are tried, by dimensions: as small as a real one may be."""
 
 
 def wrong_in_bfloat16(networks: Iterable[nn.Module]) -> list[str]:
@@ -33,17 +35,20 @@ def wrong_in_bfloat16(networks: Iterable[nn.Module]) -> list[str]:
 
 def _key(layer: Any) -> tuple[Any, ...]:
     """All that decides which kernel computes a layer, but the size of its input."""
-    shape = (layer.in_channels, layer.out_channels, layer.groups, layer.kernel_size, layer.stride, layer.dilation)
-    return isinstance(layer, _TRANSPOSED), *shape
+    channels = (layer.in_channels, layer.out_channels, layer.groups)
+    window = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+    return isinstance(layer, _TRANSPOSED), *channels, *window, getattr(layer, "output_padding", None)
 
 
 @lru_cache(maxsize=4096)
 def _is_wrong(key: tuple[Any, ...]) -> bool:
     """Whether a convolution's output or its input's gradient differ from those in float32, on random values."""
-    transposed, inputs, outputs, groups, kernel, stride, dilation = key
+    transposed, inputs, outputs, groups, kernel, stride, padding, dilation, more = key
+    settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    settings |= {"output_padding": more} if transposed else {}
     generator = torch.Generator().manual_seed(0)
     sides = [
-        2 * (size - 1) * spread + 2 * step + 1 for size, spread, step in zip(kernel, dilation, stride, strict=True)
+        max(SIDES[len(kernel)], 2 * (size - 1) * spread + 3) for size, spread in zip(kernel, dilation, strict=True)
     ]
     name = f"conv_transpose{len(kernel)}d" if transposed else f"conv{len(kernel)}d"
     shape = (inputs, outputs // groups) if transposed else (outputs, inputs // groups)
@@ -53,7 +58,7 @@ def _is_wrong(key: tuple[Any, ...]) -> bool:
     def run(kind: torch.dtype) -> list[Tensor]:
         given = x.to(kind).requires_grad_()
         with torch.autocast("cpu", enabled=False), torch.enable_grad():
-            made = getattr(F, name)(given, weight.to(kind), stride=stride, dilation=dilation, groups=groups)
+            made = getattr(F, name)(given, weight.to(kind), **settings)
             wanted = torch.randn(made.shape, generator=torch.Generator().manual_seed(1)).to(kind)
             (gradient,) = torch.autograd.grad(made, given, wanted)
         return [made.detach().float(), gradient.float()]

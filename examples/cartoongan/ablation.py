@@ -47,7 +47,7 @@ def main(folder: Path) -> None:
         print(
             f"{epochs} epochs of L1 alone took {taken:.0f} s, {settings.epochs} with the perceptual term {wanted:.0f} s"
         )
-        if taken > 0.9 * wanted:
+        if taken > 0.85 * wanted:
             break
         epochs = round(epochs * wanted / taken)
     _teach(recipe.to_dict(), recipe_folder, folder, other, epochs, until=None)

@@ -86,3 +86,17 @@ def test_the_page_shows_losses_as_losses(tmp_path: Path) -> None:
     assert "| 119 | r3gan | stub | figure, dB ↑ | 2 | 0 | win |" in page
     assert "## 69 SAN (`san`)" in page and "with 0 (seeds: 0, 0, 0); without 1 (seeds: 1, 1, 1): **loss**" in page
     assert "the card: it wins." in page
+
+
+def test_cases_by_evaluations_are_a_table_of_their_own(tmp_path: Path) -> None:
+    at = lambda student, teacher: lambda seed: (student + seed, teacher)  # noqa: E731
+    bench(
+        tmp_path,
+        stub(at(3, 9), method="r3gan", name="1 evaluation", higher_is_better=False),
+        stub(at(1, 4), method="r3gan", name="4 evaluations", higher_is_better=False),
+        stub(at(2, 4), method="san", name="4 evaluations", higher_is_better=False),
+    )
+    page = (tmp_path / "family.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith(("| the teacher", "| R3GAN", "| SAN"))]
+    assert "| METHOD | 1 | 4 | CPU SECONDS A SEED |" in page
+    assert [row.split(" | ")[1:3] for row in rows] == [["9", "4"], ["4", "2"], ["–", "3"]]

@@ -14,6 +14,7 @@ from compress import rewrite
 from compress.errors import RecipeError, UnknownName
 from compress.graph.trace import trace
 from compress.rewrite import RewriteSettings
+from compress.rewrite.attention import sites_of
 
 WIDTH, HEADS, SIDE = 16, 4, 6
 KEYS = SIDE * SIDE
@@ -63,6 +64,15 @@ def by_hand(net: Attention, x: Tensor, weigh: Any, key: nn.Linear | None = None)
     tokens = tokens + net.out(mixed.transpose(1, 2).reshape(len(x), KEYS, WIDTH))
     tokens = tokens + F.gelu(net.last(F.gelu(tokens)))
     return tokens.transpose(1, 2).reshape(x.shape)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_attention_is_found_in_both_forms_and_no_other_softmax_is(fused: bool) -> None:
+    inputs = (torch.randn(1, WIDTH, SIDE, SIDE),)
+    (site,) = sites_of(trace(Attention(fused).eval(), inputs), inputs)
+    assert site.keys == KEYS and site.fused == fused
+    over_channels = trace(nn.Sequential(nn.Softmax(1), nn.Conv2d(WIDTH, 4, 1), nn.Flatten(), nn.Softmax(-1)), inputs)
+    assert sites_of(over_channels, inputs) == []
 
 
 @pytest.mark.parametrize("fused", [True, False])

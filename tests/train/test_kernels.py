@@ -50,6 +50,7 @@ def test_every_kind_of_convolution_can_be_tried_and_common_ones_are_right() -> N
     layers = [
         nn.Conv1d(32, 32, 7, dilation=3), nn.Conv2d(64, 64, 3, stride=2), nn.Conv2d(32, 32, 3, groups=32),
         nn.Conv3d(32, 32, 3), nn.ConvTranspose1d(64, 64, 4, 2), nn.ConvTranspose2d(64, 32, 3, 2, groups=2),
-        nn.ConvTranspose3d(32, 32, 2, 2), nn.Linear(4, 4),
+        nn.ConvTranspose3d(32, 32, 2, 2), nn.Linear(4, 4), nn.Conv2d(16, 16, 3, padding="same"),
+        nn.ConvTranspose2d(16, 16, 3, 2, 1, output_padding=1), nn.Conv2d(3, 64, 7, padding=3, padding_mode="reflect"),
     ]  # fmt: skip
     assert wrong_in_bfloat16(layers) == []

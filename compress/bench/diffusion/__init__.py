@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from compress.bench.case import Case
-from compress.bench.diffusion import adversarial, score, trajectory
+from compress.bench.diffusion import adversarial, conditions, evaluations, phases, score, targets, trajectory
 
-CASES: tuple[Case, ...] = (*score.CASES, *trajectory.CASES, *adversarial.CASES)
+CASES: tuple[Case, ...] = (
+    *score.CASES, *trajectory.CASES, *adversarial.CASES, *targets.CASES, *phases.CASES, *conditions.CASES,
+    *evaluations.CASES,
+)  # fmt: skip

@@ -106,10 +106,7 @@ class Ladd(DiffusionMethod):
     ) -> Tensor:
         """Logits (N,) of samples with noise."""
         x = samples + per_sample(level, samples) * noise
-        factors = self.task.teacher_preconditioning(level)
-        scaled = per_sample(factors.scale, x) * x
-        times = (factors.time,) * (2 if self.task.takes_until else 1)
-        logits: Tensor = judge.logits(scaled, *times, *condition)
+        logits: Tensor = judge.logits(*self.teacher_inputs(x, level, condition))
         return logits
 
     # Whose turn it is
@@ -155,6 +152,24 @@ class Ladd(DiffusionMethod):
             told = self.real(made.detach() + per_sample(level, made) * self.noise(count), level, *condition)
         weight = per_sample(1 / torch.sqrt(1 + level**2), made)
         return (weight * (made - told).square()).flatten(1).mean(1).mean()
+
+
+class WithHead(Ladd):
+    """Terms of a method's own, and LADD's head beside them where `gan` asks for one."""
+
+    def players(self, learner: nn.Module, optimizer: OptimizerSettings) -> list[Player]:
+        """The discriminator, where there is one, and the student."""
+        both = super().players(learner, optimizer)
+        return both if self.options.gan else both[1:]
+
+    def student_loss(self, modules: Mapping[str, nn.Module], batch: Any) -> dict[str, Tensor]:
+        """The method's own terms, and being taken for real."""
+        terms = super().student_loss(modules, batch) if self.options.gan else {}
+        return {**self.own_terms(modules["student"], batch), **terms}
+
+    def own_terms(self, learner: nn.Module, batch: Any) -> dict[str, Tensor]:
+        """Named terms that need no discriminator."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)

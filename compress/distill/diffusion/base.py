@@ -80,10 +80,16 @@ class DiffusionMethod(Playing):
         """The teacher's denoiser, with the recipe's guidance."""
         return self.as_teacher(self.teacher)
 
-    def as_teacher(self, network: nn.Module) -> Callable[..., Tensor]:
-        """The teacher's network, in this state or another, as a denoiser with the recipe's guidance."""
+    def as_teacher(self, network: nn.Module, guidance: float | None = None) -> Callable[..., Tensor]:
+        """The teacher's network, in this state or another, as a denoiser with a guidance; by default the recipe's."""
         teacher = Denoiser(self.task.with_until(network), self.task.teacher_preconditioning)
-        return guided(teacher, self.options.guidance, torch.zeros_like)
+        return guided(teacher, self.options.guidance if guidance is None else guidance, torch.zeros_like)
+
+    def teacher_inputs(self, x: Tensor, level: Tensor, condition: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """What the teacher's network, or a copy of it, is given for samples x at levels (N,)."""
+        factors = self.task.teacher_preconditioning(level)
+        times = (factors.time,) * (2 if self.task.takes_until else 1)
+        return per_sample(factors.scale, x) * x, *times, *condition
 
     # What is drawn; all from torch's own state, which the loop sets for each step
 
@@ -117,6 +123,11 @@ class DiffusionMethod(Playing):
                 clean = denoise(x, level, *condition)
         return clean
 
+    def generate(self, denoise: Callable[..., Tensor], latent: Tensor, condition: tuple[Tensor, ...]) -> Tensor:
+        """One-step samples of standard normal latents (N, C, H, W): what is said at the sampler's first level."""
+        first = torch.full((len(latent),), self.levels[0], device=latent.device)
+        return denoise(self.levels[0] * latent, first, *condition)
+
     def student_player(
         self,
         learner: nn.Module,
@@ -136,9 +147,38 @@ class DiffusionMethod(Playing):
         raise NotImplementedError
 
 
+def rounds_of(student: nn.Module) -> nn.ModuleDict:
+    """The `extra` of a method that learns in rounds: `previous`, what the student was when its `round` began.
+
+    With the student, so that a training that goes on after an interruption finds it again.
+    """
+    extra = nn.ModuleDict({"previous": copy.deepcopy(student)})
+    extra.register_buffer("round", torch.zeros((), dtype=torch.long))
+    return extra
+
+
+def begin_round(extra: Any, student: nn.Module, now: int) -> None:
+    """Where a new round begins, what the student has become is what it was."""
+    if now > int(extra.round):
+        extra["previous"].load_state_dict(student.state_dict())
+        extra.round.fill_(now)
+
+
+def no_loss(network: nn.Module) -> Tensor:
+    """Zero, for a player that waits: its gradients are zero too."""
+    return torch.stack([p.sum() * 0 for p in network.parameters()]).sum()
+
+
 def copy_of(network: nn.Module) -> nn.Module:
     """A copy of a network to train, with gradients."""
     return copy.deepcopy(network).requires_grad_(True)
+
+
+def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move the parameters of a running average towards a network's, in place."""
+    with torch.no_grad():
+        for ours, theirs in zip(average.parameters(), network.parameters(), strict=True):
+            ours.lerp_(theirs, 1 - decay)
 
 
 def distance(output: Tensor, wanted: Tensor, metric: Metric) -> Tensor:

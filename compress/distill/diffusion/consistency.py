@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.diffusion import karras_levels, per_sample
-from compress.distill.diffusion.base import DiffusionMethod, DiffusionOptions, Metric, distance
+from compress.distill.diffusion.base import DiffusionMethod, DiffusionOptions, Metric, distance, follow
 from compress.distill.diffusion.trajectory import heun_step
 
 
@@ -81,9 +81,7 @@ class Consistency(DiffusionMethod):
         if self.options.target == "student":
             return learner  # type: ignore[no-any-return]
         average: nn.Module = learner.extra["average"]
-        with torch.no_grad():
-            for ours, theirs in zip(average.parameters(), learner.student.parameters(), strict=True):
-                ours.lerp_(theirs, 1 - self.options.average)
+        follow(average, learner.student, self.options.average)
         return average
 
 

@@ -50,11 +50,6 @@ class Em(ScoreDistillation):
         made = self.generate(student, latent, condition)
         return {"expectation": towards(made, made.detach() - target)}
 
-    def generate(self, student: Denoiser, latent: Tensor, condition: tuple[Tensor, ...]) -> Tensor:
-        """The student's samples of standard normal latents."""
-        first = torch.full((len(latent),), self.levels[0], device=latent.device)
-        return student(self.levels[0] * latent, first, *condition)
-
     def moved(
         self,
         student: Denoiser,

@@ -23,11 +23,7 @@ class NoisedHead(nn.Module):
         super().__init__()
         self.network = network
         self.layer, shape = deepest_layer(network, example_inputs)
-        self.head = nn.Sequential(
-            nn.Conv2d(shape[1], width, 3, padding=1), nn.GroupNorm(8, width), nn.SiLU(),
-            nn.Conv2d(width, width, 3, 2, padding=1), nn.GroupNorm(8, width), nn.SiLU(),
-            nn.Conv2d(width, 1, 1),
-        )  # fmt: skip
+        self.head = head_of(shape[1], width)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """The denoiser's raw output."""
@@ -36,15 +32,38 @@ class NoisedHead(nn.Module):
 
     def logits(self, *inputs: Tensor) -> Tensor:
         """How real the network's inputs look: (N,), larger for real ones."""
-        caught: list[Tensor] = []
-        layer = self.network.get_submodule(self.layer)
-        handle = layer.register_forward_hook(lambda module, given, output: caught.append(output))
-        try:
-            self.network(*inputs)
-        finally:
-            handle.remove()
-        logits: Tensor = self.head(caught[0]).mean((1, 2, 3))
+        logits: Tensor = self.head(self.features(*inputs)).mean((1, 2, 3))
         return logits
+
+    def features(self, *inputs: Tensor) -> Tensor:
+        """What the head reads."""
+        return outputs_of(self.network, [self.layer], inputs)[0]
+
+
+def head_of(channels: int, width: int) -> nn.Sequential:
+    """A small head: features (N, channels, H, W) to a map of logits (N, 1, H', W')."""
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 3, padding=1), nn.GroupNorm(8, width), nn.SiLU(),
+        nn.Conv2d(width, width, 3, 2, padding=1), nn.GroupNorm(8, width), nn.SiLU(),
+        nn.Conv2d(width, 1, 1),
+    )  # fmt: skip
+
+
+def outputs_of(network: nn.Module, layers: Sequence[str], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """What layers of a network say to its inputs, in the layers' order."""
+    caught: dict[str, Tensor] = {}
+    handles = [
+        network.get_submodule(path).register_forward_hook(
+            lambda module, given, output, path=path: caught.__setitem__(path, output)
+        )
+        for path in layers
+    ]
+    try:
+        network(*inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [caught[path] for path in layers]
 
 
 def deepest_layer(network: nn.Module, example_inputs: Sequence[Tensor]) -> tuple[str, torch.Size]:
@@ -53,11 +72,25 @@ def deepest_layer(network: nn.Module, example_inputs: Sequence[Tensor]) -> tuple
     Raises:
         ModelError: there is none.
     """
+    shapes = convolution_shapes(network, example_inputs)
+    smallest = min(shape[-1] for shape in shapes.values())
+    path = [path for path, shape in shapes.items() if shape[-1] == smallest][-1]
+    return path, shapes[path]
+
+
+def convolution_shapes(network: nn.Module, example_inputs: Sequence[Tensor]) -> dict[str, torch.Size]:
+    """The shape of each convolution's output, in the order of their use.
+
+    Raises:
+        ModelError: the network has no convolution.
+    """
+    layers = [path for path, layer in network.named_modules() if isinstance(layer, nn.Conv2d)]
     shapes: dict[str, torch.Size] = {}
     handles = [
-        layer.register_forward_hook(lambda module, given, output, path=path: shapes.__setitem__(path, output.shape))
-        for path, layer in network.named_modules()
-        if isinstance(layer, nn.Conv2d)
+        network.get_submodule(path).register_forward_hook(
+            lambda module, given, output, path=path: shapes.__setitem__(path, output.shape)
+        )
+        for path in layers
     ]
     try:
         with torch.no_grad():
@@ -67,6 +100,4 @@ def deepest_layer(network: nn.Module, example_inputs: Sequence[Tensor]) -> tuple
             handle.remove()
     if not shapes:
         raise ModelError("the denoiser has no convolution whose features a discriminator could read")
-    smallest = min(shape[-1] for shape in shapes.values())
-    path = [path for path, shape in shapes.items() if shape[-1] == smallest][-1]
-    return path, shapes[path]
+    return shapes

@@ -6,7 +6,6 @@ last round's steps are those of the task's sampler (`euler`).
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.diffusion import per_sample
-from compress.distill.diffusion.base import DiffusionMethod, DiffusionOptions
+from compress.distill.diffusion.base import DiffusionMethod, DiffusionOptions, begin_round, rounds_of
 from compress.distill.diffusion.trajectory import euler_step, refined, x_target
 
 
@@ -37,19 +36,12 @@ class Progressive(DiffusionMethod):
 
     def prepare(self, student: nn.Module, example_inputs: Sequence[Tensor]) -> None:
         """The teacher of the next round."""
-        # With the student, so that a training that goes on after an interruption finds its teacher again.
-        self.extra = nn.ModuleDict({"previous": copy.deepcopy(student)})
-        self.extra.register_buffer("round", torch.zeros((), dtype=torch.long))
-        self.student = student
+        self.extra, self.student = rounds_of(student), student
 
     def on_epoch(self, epoch: int, epochs: int) -> None:
         """At the beginning of a round, what the student has become is the next teacher."""
         super().on_epoch(epoch, epochs)
-        assert self.extra is not None
-        now = min(self.options.halvings - 1, epoch * self.options.halvings // epochs)
-        if now > int(self.extra.round):  # type: ignore[arg-type]
-            self.extra["previous"].load_state_dict(self.student.state_dict())  # type: ignore[index]
-            self.extra.round.fill_(now)  # type: ignore[operator, union-attr]
+        begin_round(self.extra, self.student, epoch * self.options.halvings // epochs)
 
     def grids(self, round: int) -> tuple[list[float], list[float]]:
         """(the student's levels, the teacher's) in a round; each ends at 0."""
@@ -58,8 +50,8 @@ class Progressive(DiffusionMethod):
             levels = refined(levels)
         return levels, refined(levels)
 
-    def loss(self, learner: nn.Module, batch: Any) -> dict[str, Tensor]:
-        """The weighted squared error of the clean sample."""
+    def jump(self, learner: nn.Module, batch: Any) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...], Tensor]:
+        """(x, its levels, those a step further down, conditions, where two steps of the teacher get from x)."""
         extra: Any = learner.extra
         round = int(extra.round)
         before = self.real if round == 0 else self.denoiser(extra["previous"])
@@ -71,7 +63,12 @@ class Progressive(DiffusionMethod):
         x = noised.clean + per_sample(now, noised.clean) * noised.noise
         with torch.no_grad():
             halfway = euler_step(before, x, now, middle, condition)
-            target = x_target(x, euler_step(before, halfway, middle, then, condition), now, then)
+            return x, now, then, condition, euler_step(before, halfway, middle, then, condition)
+
+    def loss(self, learner: nn.Module, batch: Any) -> dict[str, Tensor]:
+        """The weighted squared error of the clean sample."""
+        x, now, then, condition, reached = self.jump(learner, batch)
+        target = x_target(x, reached, now, then)
         weight = (self.options.data_std / now).square().clamp(min=1)
         found = self.denoiser(learner)(x, now, *condition)
         return {"target": (weight * (found - target).square().flatten(1).mean(1)).mean()}

@@ -9,7 +9,6 @@ without training (`AsTrigonometric`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,8 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.diffusion import per_sample
-from compress.distill.diffusion.adversarial import AdversarialOptions, Ladd
-from compress.train import OptimizerSettings, Player
+from compress.distill.diffusion.adversarial import AdversarialOptions, WithHead
 
 
 @dataclass(frozen=True)
@@ -40,21 +38,15 @@ class ScmOptions(AdversarialOptions):
     noise_mean: float = -0.6
 
 
-class Scm(Ladd):
+class Scm(WithHead):
     """Continuous consistency, and LADD's head beside it."""
 
     Options = ScmOptions
     options: ScmOptions
 
-    def players(self, learner: nn.Module, optimizer: OptimizerSettings) -> list[Player]:
-        """The discriminator, where there is one, and the student."""
-        both = super().players(learner, optimizer)
-        return both if self.options.gan else both[1:]
-
-    def student_loss(self, modules: Mapping[str, nn.Module], batch: Any) -> dict[str, Tensor]:
-        """Consistency, and being taken for real."""
-        terms = super().student_loss(modules, batch) if self.options.gan else {}
-        return {"consistency": self.options.consistency * self.consistency(modules["student"], batch), **terms}
+    def own_terms(self, learner: nn.Module, batch: Any) -> dict[str, Tensor]:
+        """Consistency."""
+        return {"consistency": self.options.consistency * self.consistency(learner, batch)}
 
     def consistency(self, learner: nn.Module, batch: Any) -> Tensor:
         """|F - (F + g)|^2 with g the tangent, weighted by 1 / (data_std tan t)."""

@@ -81,7 +81,13 @@ class ScoreDistillation(DiffusionMethod):
         task = self.task
         level = torch.exp(task.level_mean + task.level_std * torch.randn(count, device=self.device))
         x = made + per_sample(level, made) * self.noise(count)
-        return {"denoise": raw_loss(self.fake_denoiser(modules["fake"]), made, x, level, condition).mean()}
+        return self.fake_terms(made, x, level, condition, self.fake_denoiser(modules["fake"]))
+
+    def fake_terms(
+        self, made: Tensor, x: Tensor, level: Tensor, condition: tuple[Tensor, ...], fake: Denoiser
+    ) -> dict[str, Tensor]:
+        """Named terms that the fake score learns by, of the student's samples and the same with noise of `level`."""
+        return {"denoise": raw_loss(fake, made, x, level, condition).mean()}
 
     def student_loss(self, modules: Mapping[str, nn.Module], batch: Any) -> dict[str, Tensor]:
         """The rule, on samples that the student makes now."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from compress.diffusion import dpmpp, per_sample
+from compress.distill.diffusion.base import Metric, distance
 
 Denoise = Callable[..., Tensor]
 
@@ -49,6 +50,12 @@ def solve(
         return denoise(x, torch.full((len(x),), level, device=x.device), *condition)
 
     return dpmpp(order)(at, x, levels, lambda number: x)
+
+
+def distance_at(output: Tensor, wanted: Tensor, level: Tensor, metric: Metric) -> Tensor:
+    """The distance of samples at levels (N,), in the variance preserving coordinate: no level is larger than others."""
+    power = per_sample(torch.sqrt(1 + level**2), output)
+    return distance(output / power, wanted / power, metric)
 
 
 def x_target(x: Tensor, reached: Tensor, now: Tensor, then: Tensor) -> Tensor:

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from compress.diffusion import Denoiser, guided, per_sample
 from compress.distill.diffusion.base import copy_of
 from compress.distill.diffusion.score import ScoreDistillation, ScoreOptions, towards
-from compress.distill.lora import add_lora, loras
-from compress.errors import ModelError
+from compress.distill.lora import adapt
 
 
 @dataclass(frozen=True)
@@ -39,13 +38,8 @@ class Vsd(ScoreDistillation):
 
     def make_fake(self) -> nn.Module:
         """The teacher with low-rank changes on all its convolutions and linear layers; only these learn."""
-        network = copy_of(self.teacher).requires_grad_(False)
-        layers = [p for p, layer in network.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
-        if not layers:
-            raise ModelError("distill: vsd changes the teacher's convolutions and linear layers, and it has none")
-        add_lora(network, layers, self.options.rank)
-        for change in loras(network):
-            change.requires_grad_(True)
+        network = copy_of(self.teacher)
+        adapt(network, self.options.rank)
         return network
 
     def draw_levels(self, count: int) -> Tensor:
