@@ -23,9 +23,11 @@ from compress.distill.diffusion.phased_dmd import PhasedDmd
 from compress.distill.diffusion.progressive import Progressive
 from compress.distill.diffusion.scm import Scm
 from compress.distill.diffusion.score_matching import ScoreMatching
+from compress.distill.diffusion.sdxs import Sdxs
 from compress.distill.diffusion.self_corrected import SelfCorrected
 from compress.distill.diffusion.sfd_traj import SfdTraj
 from compress.distill.diffusion.sid import Sid
+from compress.distill.diffusion.snapfusion import Snapfusion
 from compress.distill.diffusion.target_driven import TargetDriven
 from compress.distill.diffusion.unlearn import Unlearn
 from compress.distill.diffusion.vsd import Vsd
@@ -35,6 +37,7 @@ METHODS: dict[str, type[DiffusionMethod]] = {
     "sid": Sid,
     "dmd": Dmd,
     "vsd": Vsd,
+    "sdxs": Sdxs,
     "em": Em,
     "disback": DisBack,
     "diff_ratio": DiffRatio,
@@ -43,6 +46,7 @@ METHODS: dict[str, type[DiffusionMethod]] = {
     "add": Add,
     "apt": Apt,
     "progressive": Progressive,
+    "snapfusion": Snapfusion,
     "consistency": Consistency,
     "boot": Boot,
     "sfd_traj": SfdTraj,

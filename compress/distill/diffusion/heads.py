@@ -78,6 +78,15 @@ def deepest_layer(network: nn.Module, example_inputs: Sequence[Tensor]) -> tuple
     return path, shapes[path]
 
 
+def encoder_layers(network: nn.Module, example_inputs: Sequence[Tensor]) -> list[str]:
+    """The last convolution of each resolution on a network's way down."""
+    found: dict[int, str] = {}
+    for path, shape in convolution_shapes(network, example_inputs).items():
+        if not found or shape[-1] <= min(found):
+            found[shape[-1]] = path
+    return [*found.values()]
+
+
 def convolution_shapes(network: nn.Module, example_inputs: Sequence[Tensor]) -> dict[str, torch.Size]:
     """The shape of each convolution's output, in the order of their use.
 

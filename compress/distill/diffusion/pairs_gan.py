@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from compress.adversarial import LOSSES, Augment, Regularizer, frozen
 from compress.distill.diffusion.base import DiffusionOptions, copy_of
-from compress.distill.diffusion.heads import NoisedHead, convolution_shapes, outputs_of
+from compress.distill.diffusion.heads import NoisedHead, encoder_layers, outputs_of
 from compress.distill.diffusion.offline_pairs import FromPairs
 from compress.errors import RecipeError
 from compress.tasks.diffusion import Noised
@@ -142,15 +142,6 @@ class PairJudge(NoisedHead):
         assert self.see.bias is not None
         nn.init.zeros_(self.see.bias)
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
-
-
-def encoder_layers(network: nn.Module, example_inputs: Sequence[Tensor]) -> list[str]:
-    """The last convolution of each resolution on a network's way down."""
-    found: dict[int, str] = {}
-    for path, shape in convolution_shapes(network, example_inputs).items():
-        if not found or shape[-1] <= min(found):
-            found[shape[-1]] = path
-    return [*found.values()]
 
 
 def given(noised: Noised) -> tuple[Tensor, ...]:

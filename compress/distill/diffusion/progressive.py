@@ -6,7 +6,7 @@ last round's steps are those of the task's sampler (`euler`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,11 +50,15 @@ class Progressive(DiffusionMethod):
             levels = refined(levels)
         return levels, refined(levels)
 
+    def as_compared(self, denoiser: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """A denoiser, teacher's or student's, as its outputs are compared."""
+        return denoiser
+
     def jump(self, learner: nn.Module, batch: Any) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...], Tensor]:
         """(x, its levels, those a step further down, conditions, where two steps of the teacher get from x)."""
         extra: Any = learner.extra
         round = int(extra.round)
-        before = self.real if round == 0 else self.denoiser(extra["previous"])
+        before = self.as_compared(self.real if round == 0 else self.denoiser(extra["previous"]))
         ours, theirs = (torch.tensor(grid, device=self.device) for grid in self.grids(round))
         noised = batch.target
         condition = () if noised.condition is None else (noised.condition,)
@@ -70,5 +74,5 @@ class Progressive(DiffusionMethod):
         x, now, then, condition, reached = self.jump(learner, batch)
         target = x_target(x, reached, now, then)
         weight = (self.options.data_std / now).square().clamp(min=1)
-        found = self.denoiser(learner)(x, now, *condition)
+        found = self.as_compared(self.denoiser(learner))(x, now, *condition)
         return {"target": (weight * (found - target).square().flatten(1).mean(1)).mean()}

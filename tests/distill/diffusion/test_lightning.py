@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from compress.diffusion import heun, karras_levels, table_of
 from compress.distill import Learner
+from compress.distill.diffusion.heads import encoder_layers
 from compress.distill.diffusion.lightning import Lightning
-from compress.distill.diffusion.pairs_gan import PairsGan, encoder_layers
+from compress.distill.diffusion.pairs_gan import PairsGan
 from compress.distill.diffusion.progressive import Progressive
 from compress.distill.diffusion.trajectory import euler_step
 from compress.distill.lora import Lora
