@@ -204,9 +204,7 @@ def uses_chart(report: Report) -> Chart | None:
     }
     front = ", ".join(f"{r.model} {r.scheme} {r.evaluations}" for r in rows if r.on_front)
     alt = f"{len(rows)} ways of use by network evaluations; on the front: {front}"
-    return chart(
-        "uses", "Steps, network and scheme (numbers: evaluations; filled: on the front)", alt, data, layout, 420
-    )
+    return chart("uses", "Numbers: network evaluations; filled: on the front", alt, data, layout, 420)
 
 
 def _across(point: ParetoPoint, by_latency: bool) -> Figure | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.diffusion import euler, heun, karras, karras_levels, renoise, table_of
+from compress.diffusion import SamplerTable, euler, heun, karras, karras_levels, renoise, table_of
 from compress.metrics import Features
 from compress.students import DenoiserUnet
 from compress.tasks import Diffusion
@@ -51,7 +51,7 @@ def task(path: str = "", steps: int = 1, count: int = 2_000, train_size: int = 3
     )
 
 
-def few(steps: int) -> object:
+def few(steps: int) -> SamplerTable:
     """The sampler of a few-step student."""
     name = "1 step" if steps == 1 else f"{steps} steps with fresh noise between"
     return table_of(name, renoise, [*FEW_STEPS[steps], 0.0], karras(DATA_STD))
