@@ -18,7 +18,7 @@ class Judge:
     Features are scaled to a mean variance of 1 on a part of its own data.
     """
 
-    def __init__(self, images: Tensor, classes: Tensor, epochs: int = 3, batch_size: int = 128) -> None:
+    def __init__(self, images: Tensor, classes: Tensor, epochs: int = 2, batch_size: int = 128) -> None:
         self.channels, self.scale = images.shape[1], 1.0
         side = images.shape[2]
         with torch.random.fork_rng():
